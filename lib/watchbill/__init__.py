@@ -1,0 +1,3 @@
+"""Watchbill puts coding agents on a duty roster."""
+
+__version__ = "0.1.0"

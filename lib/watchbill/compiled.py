@@ -1,0 +1,175 @@
+"""The compiled roster: what a firing reads instead of parsing TOML, YAML and Markdown.
+
+`roster.py` (pydantic, yaml) writes `roster.json`; this module reads it with the standard library only, because it
+lies on the way to a refusal. The shapes below are the whole contract between the two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple
+
+VERSION = 1
+
+
+class Cap(NamedTuple):
+    """A limit on spend."""
+
+    scope: str  # firing | issue | day (the agent's) | fleet_day | fleet_month
+    unit: str  # usd (counted in micro-dollars) | tokens | turns | firings
+    limit: int  # in the unit above
+
+
+class Agent(NamedTuple):
+    """One line of the roster."""
+
+    name: str
+    description: str
+    role: str
+    schedule: str  # as written; "manual" when absent
+    engine: dict[str, Any]  # {"use": "command", "argv": [...], "fallback": ...}: keys beyond `use` belong to the engine
+    model: str | None
+    timeout_s: int  # wall time of one engine run
+    caps: tuple[Cap, ...]  # this agent's own: scopes firing and day
+    isolation: str  # required | auto | none
+    takes: str  # the label it may claim
+    repos: tuple[str, ...]  # full names, a subset of the fleet's
+    prompt: str  # the body of the agent file, a jinja2 template with `{{ brief }}`
+    extra: dict[str, Any]  # foreign keys of the front matter, passed through
+
+
+class Labels(NamedTuple):
+    """The lifecycle's label names; every one configurable (DESIGN section 5)."""
+
+    implement: str = "agent:implement"
+    in_flight: str = "agent:in-flight"
+    pr_open: str = "agent:pr-open"
+    done: str = "agent:done"
+    needs_human: str = "needs:human"
+    do_not_pickup: str = "do-not-pickup"
+    plan_pending: str = "agent:plan-pending-approval"
+    authored: str = "agent:authored"
+    fixes_base: str = "agent:fixes-base"
+
+
+class Repo(NamedTuple):
+    """What the fleet knows about one repository."""
+
+    full_name: str
+    remote: str  # URL or path for git
+    checks: tuple[str, ...]  # shell commands, run in order; empty: pull requests are drafts, marked unverified
+    check_timeout_s: int
+    protected: tuple[str, ...]  # fnmatch patterns an agent may not touch, beyond the built-in ones
+
+
+class Claims(NamedTuple):
+    """Timing of claims, in seconds (DESIGN section 6)."""
+
+    ttl_s: int = 2700
+    grace_s: int = 120
+    renew_s: int = 600
+
+
+class Fleet(NamedTuple):
+    """Everything in fleet.toml that a firing needs."""
+
+    repos: dict[str, Repo]
+    trust: tuple[str, ...]  # "association:MEMBER", "user:octocat"
+    caps: tuple[Cap, ...]  # scopes issue, fleet_day, fleet_month
+    timezone: str  # IANA name; the day of a cap
+    poll_s: int  # how long the shared poll stays fresh for a scheduled firing
+    labels: Labels
+    claims: Claims
+    api_url: str
+    auth: str  # "gh" | "token:<secret reference>"
+    engines: dict[str, dict[str, Any]]  # [engines.NAME] tables as written
+    isolation_rw: tuple[str, ...]  # further paths an engine and checks may write, e.g. a package cache
+
+
+class Compiled(NamedTuple):
+    """roster.json as a value."""
+
+    digest: str  # sha256 of the sources; every firing records it
+    sources: tuple[tuple[str, int, int], ...]  # (path relative to the home, size in bytes, mtime in ns)
+    fleet: Fleet
+    agents: dict[str, Agent]
+
+
+def to_json(compiled: Compiled) -> str:
+    """The text of roster.json."""
+    fleet = compiled.fleet._asdict()
+    fleet["repos"] = {name: repo._asdict() for name, repo in compiled.fleet.repos.items()}
+    fleet["caps"] = [cap._asdict() for cap in compiled.fleet.caps]
+    fleet["labels"] = compiled.fleet.labels._asdict()
+    fleet["claims"] = compiled.fleet.claims._asdict()
+    agents = {
+        name: {**agent._asdict(), "caps": [cap._asdict() for cap in agent.caps]}
+        for name, agent in compiled.agents.items()
+    }
+    return json.dumps(
+        {
+            "version": VERSION,
+            "digest": compiled.digest,
+            "sources": compiled.sources,
+            "fleet": fleet,
+            "agents": agents,
+        },
+        indent=1,
+        sort_keys=True,
+    )
+
+
+def from_json(text: str) -> Compiled:
+    """The value of roster.json; KeyError, TypeError or ValueError when it is not ours (the caller compiles anew)."""
+    raw = json.loads(text)
+    if raw["version"] != VERSION:
+        raise ValueError(f"roster.json has version {raw['version']}, this program writes {VERSION}")
+    f = raw["fleet"]
+    fleet = Fleet(
+        repos={
+            name: Repo(**{**r, "checks": tuple(r["checks"]), "protected": tuple(r["protected"])})
+            for name, r in f["repos"].items()
+        },
+        trust=tuple(f["trust"]),
+        caps=tuple(Cap(**c) for c in f["caps"]),
+        timezone=f["timezone"],
+        poll_s=f["poll_s"],
+        labels=Labels(**f["labels"]),
+        claims=Claims(**f["claims"]),
+        api_url=f["api_url"],
+        auth=f["auth"],
+        engines=f["engines"],
+        isolation_rw=tuple(f["isolation_rw"]),
+    )
+    agents = {
+        name: Agent(**{**a, "caps": tuple(Cap(**c) for c in a["caps"]), "repos": tuple(a["repos"])})
+        for name, a in raw["agents"].items()
+    }
+    return Compiled(raw["digest"], tuple((p, s, m) for p, s, m in raw["sources"]), fleet, agents)
+
+
+def load(path: str) -> Compiled | None:
+    """The compiled roster, or None when there is none that this program can read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return from_json(file.read())
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def source_facts(root: str) -> tuple[tuple[str, int, int], ...]:
+    """(relative path, size, mtime_ns) of every source of the roster that exists, sorted; no file is read."""
+    names = ["fleet.toml"]
+    try:
+        names += [f"agents/{n}" for n in os.listdir(os.path.join(root, "agents")) if n.endswith(".md")]
+    except OSError:
+        pass
+    found = []
+    for name in sorted(names):
+        try:
+            stat = os.stat(os.path.join(root, name))
+        except OSError:
+            continue
+        found.append((name, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)

@@ -1,0 +1,61 @@
+"""Where everything lies below $WATCHBILL_HOME (DESIGN section 14).
+
+Paths are plain strings: `pathlib` would cost the refused firing more than the reading of the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class Home(NamedTuple):
+    """One fleet's directory on one host."""
+
+    root: str  # absolute
+
+    @property
+    def fleet_toml(self) -> str:
+        return os.path.join(self.root, "fleet.toml")
+
+    @property
+    def agents(self) -> str:
+        return os.path.join(self.root, "agents")
+
+    @property
+    def roster(self) -> str:
+        return os.path.join(self.root, "roster.json")
+
+    @property
+    def ledger(self) -> str:
+        return os.path.join(self.root, "ledger.db")
+
+    @property
+    def blobs(self) -> str:
+        return os.path.join(self.root, "blobs")
+
+    @property
+    def mirrors(self) -> str:
+        return os.path.join(self.root, "mirrors")
+
+    @property
+    def worktrees(self) -> str:
+        return os.path.join(self.root, "worktrees")
+
+    @property
+    def logs(self) -> str:
+        return os.path.join(self.root, "logs")
+
+    @property
+    def locks(self) -> str:
+        return os.path.join(self.root, "locks")
+
+    @property
+    def host(self) -> str:
+        return os.path.join(self.root, "host.json")
+
+
+def find_home(environ: dict[str, str] | os._Environ[str], flag: str | None = None) -> Home:
+    """`--home` > `$WATCHBILL_HOME` > `~/.watchbill`."""
+    root = flag or environ.get("WATCHBILL_HOME") or os.path.join(os.path.expanduser("~"), ".watchbill")
+    return Home(os.path.abspath(os.path.expanduser(root)))
