@@ -1,0 +1,23 @@
+"""Table `attempts`: how often an input was tried, and from when it may be tried again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from watchbill.ledger.db import Ledger
+
+
+class Attempts(NamedTuple):
+    """What is known of one (role, target, digest)."""
+
+    tries: int
+    next_at: int
+
+
+def get(ledger: Ledger, role: str, target: str, digest: str) -> Attempts:
+    row = ledger.row("attempt_get", role=role, target=target, digest=digest)
+    return Attempts(*row) if row else Attempts(0, 0)
+
+
+def add(ledger: Ledger, role: str, target: str, digest: str, next_at: int) -> None:
+    ledger.write("attempt_add", role=role, target=target, digest=digest, next_at=next_at)

@@ -1,0 +1,99 @@
+"""Table `firings`: one row a run of an agent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from watchbill.ledger.db import Ledger
+from watchbill.outcomes import DIED, Ending
+
+
+class Firing(NamedTuple):
+    """One row."""
+
+    id: str
+    agent: str
+    role: str
+    host: str  # this host's id, see host.py
+    boot: str  # boot id: pids and clocks mean nothing across boots
+    pid: int
+    pid_started: int  # ticks after boot, as /proc/PID/stat has it: tells a reused pid
+    due: int | None  # when the schedule wanted it
+    started: int
+    ended: int | None
+    outcome: str | None  # a key of outcomes.EXIT, or `died`
+    exit: int | None
+    reason: str | None
+    reason_id: str | None
+    config: str  # digest of the roster
+    repo_id: int | None
+    repo: str | None
+    number: int | None
+    pull_request: int | None
+    branch: str | None
+    generation: int | None
+    cost_micro: int | None
+    cost_basis: str | None
+
+
+def begin(ledger: Ledger, firing: Firing) -> None:
+    """sqlite3.IntegrityError when another firing of this agent lives on this host."""
+    ledger.write("firing_begin", **firing._asdict())
+
+
+def refuse(ledger: Ledger, firing: Firing, ending: Ending, at: int) -> None:
+    """The whole life of a firing that a gate refused, as one row."""
+    fields = firing._asdict()
+    fields.update(ended=at, outcome=ending.outcome, exit=ending.exit, reason=ending.reason, reason_id=ending.reason_id)
+    ledger.write("firing_refuse", **fields)
+
+
+def target(ledger: Ledger, id: str, repo_id: int, repo: str, number: int, branch: str, generation: int) -> None:
+    ledger.write(
+        "firing_target", id=id, repo_id=repo_id, repo=repo, number=number, branch=branch, generation=generation
+    )
+
+
+def opened(ledger: Ledger, id: str, pull_request: int) -> None:
+    ledger.write("firing_pull", id=id, pull_request=pull_request)
+
+
+def end(ledger: Ledger, id: str, ending: Ending, at: int, cost_micro: int | None, cost_basis: str | None) -> bool:
+    """False when it had ended already."""
+    died = ending.outcome == DIED
+    changed = ledger.write(
+        "firing_end",
+        id=id,
+        ended=at,
+        outcome=ending.outcome,
+        exit=None if died else ending.exit,
+        reason=ending.reason,
+        reason_id=ending.reason_id,
+        cost_micro=cost_micro,
+        cost_basis=cost_basis,
+    )
+    return changed == 1
+
+
+def get(ledger: Ledger, id: str) -> Firing | None:
+    row = ledger.row("firing_get", id=id)
+    return Firing(*row) if row else None
+
+
+def like(ledger: Ledger, prefix: str) -> list[str]:
+    """At most three ids that start so."""
+    return [row[0] for row in ledger.rows("firings_like", prefix=prefix, beyond=prefix + "\x7f")]
+
+
+def live(ledger: Ledger, host: str) -> list[Firing]:
+    return [Firing(*row) for row in ledger.rows("firings_live", host=host)]
+
+
+def of_agent(ledger: Ledger, agent: str, count: int = 1) -> list[Firing]:
+    """Newest first."""
+    return [Firing(*row) for row in ledger.rows("firings_of_agent", agent=agent, count=count)]
+
+
+def of_issue(ledger: Ledger, repo: str, number: int) -> list[Firing]:
+    """Oldest first."""
+    return [Firing(*row) for row in ledger.rows("firings_of_issue", repo=repo, number=number)]

@@ -1,0 +1,196 @@
+-- firing_begin: a firing starts; refused by the database while another of this agent lives on this host
+INSERT INTO firings (id, agent, role, host, boot, pid, pid_started, due, started, config)
+VALUES (:id, :agent, :role, :host, :boot, :pid, :pid_started, :due, :started, :config)
+
+-- firing_refuse: a firing that ended at a gate, in one row
+INSERT INTO firings (id, agent, role, host, boot, pid, pid_started, due, started, config,
+                     ended, outcome, exit, reason, reason_id)
+VALUES (:id, :agent, :role, :host, :boot, :pid, :pid_started, :due, :started, :config,
+        :ended, :outcome, :exit, :reason, :reason_id)
+
+-- firing_target: what the firing is about
+UPDATE firings SET repo_id = :repo_id, repo = :repo, number = :number, branch = :branch, generation = :generation
+WHERE id = :id
+
+-- firing_pull: the pull request it opened or adopted
+UPDATE firings SET pull_request = :pull_request WHERE id = :id
+
+-- firing_end: compare-and-set, so that a firing ends once
+UPDATE firings SET ended = :ended, outcome = :outcome, exit = :exit, reason = :reason, reason_id = :reason_id,
+                   cost_micro = :cost_micro, cost_basis = :cost_basis
+WHERE id = :id AND outcome IS NULL
+
+-- firing_get: one firing
+SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outcome, exit, reason, reason_id, config,
+       repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis
+FROM firings WHERE id = :id
+
+-- firings_like: firings whose id starts so
+SELECT id FROM firings WHERE id >= :prefix AND id < :beyond ORDER BY id LIMIT 3
+
+-- firings_live: of this host, not ended by the ledger's account
+SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outcome, exit, reason, reason_id, config,
+       repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis
+FROM firings WHERE host = :host AND ended IS NULL ORDER BY started
+
+-- firings_of_agent: newest first
+SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outcome, exit, reason, reason_id, config,
+       repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis
+FROM firings WHERE agent = :agent ORDER BY id DESC LIMIT :count
+
+-- firings_of_issue: oldest first
+SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outcome, exit, reason, reason_id, config,
+       repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis
+FROM firings WHERE repo = :repo AND number = :number ORDER BY started, id
+
+-- step_begin: a step starts
+INSERT INTO steps (firing, ordinal, name, started_ms) VALUES (:firing, :ordinal, :name, :started_ms)
+
+-- step_end: and ends
+UPDATE steps SET duration_ms = :duration_ms, verdict = :verdict, detail = :detail
+WHERE firing = :firing AND ordinal = :ordinal
+
+-- steps_of_firing: its timeline
+SELECT ordinal, name, started_ms, duration_ms, verdict, detail FROM steps WHERE firing = :firing ORDER BY ordinal
+
+-- decision_add: one verdict with its numbers
+INSERT INTO decisions (firing, at, step, subject, verdict, reason_id, reason, numbers)
+VALUES (:firing, :at, :step, :subject, :verdict, :reason_id, :reason, :numbers)
+
+-- decisions_of_firing: in order
+SELECT firing, at, step, subject, verdict, reason_id, reason, numbers FROM decisions
+WHERE firing = :firing ORDER BY id
+
+-- decisions_on_subject: newest first
+SELECT firing, at, step, subject, verdict, reason_id, reason, numbers FROM decisions
+WHERE subject = :subject AND at <= :until ORDER BY at DESC, id DESC LIMIT :count
+
+-- claim_intend: the commit we mean to push, before it is pushed
+INSERT INTO claims (repo_id, repo, number, generation, firing, host, intended, state)
+VALUES (:repo_id, :repo, :number, :generation, :firing, :host, :intended, 'intended')
+
+-- claim_win: the swap went through
+UPDATE claims SET state = 'won', tip = :tip, won_at = :at
+WHERE firing = :firing AND repo_id = :repo_id AND number = :number AND state = 'intended'
+
+-- claim_lose: it did not
+UPDATE claims SET state = 'lost', ended_at = :at
+WHERE firing = :firing AND repo_id = :repo_id AND number = :number AND state = 'intended'
+
+-- claim_intend_next: the next commit of a claim we own, before it is pushed
+UPDATE claims SET intended = :intended WHERE firing = :firing AND state = 'won'
+
+-- claim_advance: our own tip moved on
+UPDATE claims SET tip = :tip, record = :record WHERE firing = :firing AND state = 'won'
+
+-- claim_end: nobody's any more, by our own hand (ended) or another's (superseded)
+UPDATE claims SET state = :state, record = :record, tip = :tip, ended_at = :at
+WHERE firing = :firing AND state IN ('intended', 'won')
+
+-- claim_live_on: who of this host owns an issue
+SELECT id, repo_id, repo, number, generation, firing, host, intended, tip, record, state, won_at, ended_at
+FROM claims WHERE repo_id = :repo_id AND number = :number AND state IN ('intended', 'won')
+
+-- claim_of_firing: the one it still owns or owned last
+SELECT id, repo_id, repo, number, generation, firing, host, intended, tip, record, state, won_at, ended_at
+FROM claims WHERE firing = :firing ORDER BY id DESC LIMIT 1
+
+-- claim_last_won: the newest generation this host saw won
+SELECT id, repo_id, repo, number, generation, firing, host, intended, tip, record, state, won_at, ended_at
+FROM claims WHERE repo_id = :repo_id AND number = :number AND won_at IS NOT NULL ORDER BY generation DESC LIMIT 1
+
+-- claims_live: of this host
+SELECT id, repo_id, repo, number, generation, firing, host, intended, tip, record, state, won_at, ended_at
+FROM claims WHERE state IN ('intended', 'won') ORDER BY id
+
+-- sighting_get: since when a tip has stood unchanged
+SELECT tip, first_seen_ms, boot FROM sightings WHERE repo_id = :repo_id AND number = :number
+
+-- sighting_put: a tip seen for the first time, or after a reboot
+INSERT INTO sightings (repo_id, number, tip, first_seen_ms, boot)
+VALUES (:repo_id, :number, :tip, :first_seen_ms, :boot)
+ON CONFLICT (repo_id, number) DO UPDATE SET tip = excluded.tip, first_seen_ms = excluded.first_seen_ms,
+                                            boot = excluded.boot
+
+-- effect_intend: what we are about to do outside
+INSERT INTO effects (key, firing, kind, intent, intended_at) VALUES (:key, :firing, :kind, :intent, :at)
+
+-- effect_receive: what came of it
+UPDATE effects SET receipt = :receipt, received_at = :at WHERE key = :key AND receipt IS NULL
+
+-- effect_get: by its idempotency key
+SELECT key, firing, kind, intent, receipt FROM effects WHERE key = :key
+
+-- effects_of_firing: in order
+SELECT key, firing, kind, intent, receipt FROM effects WHERE firing = :firing ORDER BY intended_at, key
+
+-- reserve: refused by the database above the cap
+INSERT INTO reservations (firing, scope, subject, period, unit, cap, reserved, at)
+VALUES (:firing, :scope, :subject, :period, :unit, :cap, :reserved, :at)
+
+-- reservations_open: what a firing still holds
+SELECT firing, scope, subject, period, unit, cap, reserved, settled, basis FROM reservations
+WHERE firing = :firing AND settled IS NULL
+
+-- reservations_of_firing: all it ever held
+SELECT firing, scope, subject, period, unit, cap, reserved, settled, basis FROM reservations
+WHERE firing = :firing ORDER BY id
+
+-- settle: always accepted, once
+UPDATE reservations SET settled = :settled, basis = :basis, settled_at = :at
+WHERE firing = :firing AND unit = :unit AND settled IS NULL
+
+-- spend_of: what is settled and reserved against one cap
+SELECT settled, reserved FROM spend
+WHERE scope = :scope AND subject = :subject AND period = :period AND unit = :unit
+
+-- hold_add: a reason not to fire
+INSERT INTO holds (scope, subject, kind, reason, author, since, until, evidence)
+VALUES (:scope, :subject, :kind, :reason, :author, :since, :until, :evidence)
+
+-- holds_standing: not lifted and not over
+SELECT id, scope, subject, kind, reason, author, since, until, evidence FROM holds
+WHERE lifted_at IS NULL AND (until IS NULL OR until > :now) ORDER BY id
+
+-- hold_lift: compare-and-set
+UPDATE holds SET lifted_at = :at, lifted_by = :by WHERE id = :id AND lifted_at IS NULL
+
+-- evidence_add: bytes lie in blobs/ by digest
+INSERT INTO evidence (firing, kind, digest, size, summary, at)
+VALUES (:firing, :kind, :digest, :size, :summary, :at)
+
+-- evidence_of_firing: in order
+SELECT firing, kind, digest, size, summary, at FROM evidence WHERE firing = :firing ORDER BY id
+
+-- attempt_get: how often this was tried
+SELECT count, next_at FROM attempts WHERE role = :role AND target = :target AND digest = :digest
+
+-- attempt_add: one more
+INSERT INTO attempts (role, target, digest, count, next_at) VALUES (:role, :target, :digest, 1, :next_at)
+ON CONFLICT (role, target, digest) DO UPDATE SET count = count + 1, next_at = excluded.next_at
+
+-- base_check_get: was this command green on this commit
+SELECT exit, digest FROM base_checks WHERE base = :base AND command = :command
+
+-- base_check_put: remember it
+INSERT INTO base_checks (base, command, exit, digest, at) VALUES (:base, :command, :exit, :digest, :at)
+ON CONFLICT (base, command) DO UPDATE SET exit = excluded.exit, digest = excluded.digest, at = excluded.at
+
+-- poll_get: what the host last learnt
+SELECT query, validator, fetched_ms, body, refreshing_by, refreshing_until FROM polls WHERE query = :query
+
+-- poll_take: become the one who refreshes
+INSERT INTO polls (query, refreshing_by, refreshing_until) VALUES (:query, :by, :until)
+ON CONFLICT (query) DO UPDATE SET refreshing_by = excluded.refreshing_by, refreshing_until = excluded.refreshing_until
+WHERE refreshing_by IS NULL OR refreshing_until <= :now
+
+-- poll_put: what was learnt, and the right to refresh given back
+UPDATE polls SET validator = :validator, fetched_ms = :fetched_ms, body = :body,
+                 refreshing_by = NULL, refreshing_until = NULL
+WHERE query = :query AND refreshing_by = :by
+
+-- poll_give_back: the refresh failed
+UPDATE polls SET refreshing_by = NULL, refreshing_until = NULL WHERE query = :query AND refreshing_by = :by
+
+-- events_on_subject: the history of one thing
+SELECT seq, at, kind, subject, body FROM events WHERE subject = :subject ORDER BY seq

@@ -1,0 +1,19 @@
+"""Table `sightings`: since when, by this host's own clock, a claim's tip has stood unchanged."""
+
+from __future__ import annotations
+
+from watchbill.ledger.db import Ledger
+
+
+def unchanged_s(ledger: Ledger, repo_id: int, number: int, tip: str, elapsed: float, boot: str) -> float:
+    """Seconds for which `tip` has been seen; 0.0 and a fresh row when the tip or the boot is new.
+
+    `elapsed` is Clock.elapsed(): no two hosts' clocks are ever compared, and a reboot starts the count anew.
+    """
+    row = ledger.row("sighting_get", repo_id=repo_id, number=number)
+    now_ms = int(elapsed * 1000)
+    if row and row[0] == tip and row[2] == boot and now_ms >= row[1]:
+        return float(now_ms - row[1]) / 1000
+    with ledger.transaction():
+        ledger.write("sighting_put", repo_id=repo_id, number=number, tip=tip, first_seen_ms=now_ms, boot=boot)
+    return 0.0

@@ -1,0 +1,267 @@
+"""The ledger's seam: what the database refuses, what survives, what an error means."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.ledgers import firing, new_ledger
+from watchbill.errors import Fixable
+from watchbill.ledger import chain, claims, db, effects, firings, holds, migrate, polls, reservations
+from watchbill.ledger.db import Ledger
+from watchbill.ledger.holds import Hold
+from watchbill.ledger.reservations import AboveCap, Reservation, Spent
+from watchbill.outcomes import Ending
+
+
+def raw(ledger: Ledger) -> sqlite3.Connection:
+    return ledger._connection
+
+
+def began(ledger: Ledger, **fields: object) -> str:
+    row = firing(**fields)  # type: ignore[arg-type]
+    with ledger.transaction():
+        firings.begin(ledger, row)
+    return row.id
+
+
+def test_version_is_that_of_the_last_schema_file() -> None:
+    assert [m.number for m in migrate.migrations()] == list(range(1, db.VERSION + 1))
+
+
+def test_an_agent_has_one_live_firing_on_a_host(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    first = began(ledger)
+    with pytest.raises(sqlite3.IntegrityError):
+        began(ledger)
+    began(ledger, host="another host")
+    with ledger.transaction():
+        assert firings.end(ledger, first, Ending("idle", "done"), 200, 0, "not started")
+    began(ledger)
+
+
+def test_a_firing_ends_once(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    id = began(ledger)
+    with ledger.transaction():
+        assert firings.end(ledger, id, Ending("idle", "first"), 200, 0, "x")
+        assert not firings.end(ledger, id, Ending("bug", "second"), 201, 0, "x")
+    row = firings.get(ledger, id)
+    assert row is not None
+    assert (row.outcome, row.reason) == ("idle", "first")
+
+
+def test_an_issue_has_one_live_claim_on_a_host(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    ids = [began(ledger, agent=name) for name in ("bosun", "mate")]
+    with ledger.transaction():
+        claims.intend(ledger, ids[0], "h1", 7, "acme/api", 41, 1, "c1")
+    with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
+        claims.intend(ledger, ids[1], "h1", 7, "acme/api", 41, 1, "c2")
+    with ledger.transaction():
+        claims.lose(ledger, ids[0], 7, 41, 5)
+        claims.intend(ledger, ids[1], "h1", 7, "acme/api", 41, 1, "c2")
+        claims.win(ledger, ids[1], 7, 41, "c2", 6)
+        claims.end(ledger, ids[1], "ended", "pr", "c3", 7)
+    assert claims.live_on(ledger, 7, 41) is None
+
+
+def test_a_generation_is_won_once_and_never_shrinks(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    ids = [began(ledger, agent=f"a{n}") for n in range(3)]
+    with ledger.transaction():
+        claims.intend(ledger, ids[0], "h1", 7, "acme/api", 41, 5, "c1")
+        claims.win(ledger, ids[0], 7, 41, "c1", 6)
+        claims.end(ledger, ids[0], "ended", "released", "c2", 7)
+    for n, generation in ((1, 5), (2, 4)):
+        with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
+            claims.intend(ledger, ids[n], "h1", 7, "acme/api", 41, generation, "c")
+            claims.win(ledger, ids[n], 7, 41, "c", 8)
+
+
+def test_an_effect_has_one_key(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    with ledger.transaction():
+        effects.intend(ledger, "7/41/1/publish/0", "f1", "publish", {"head": "a"}, 5)
+    with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
+        effects.intend(ledger, "7/41/1/publish/0", "f2", "publish", {"head": "b"}, 6)
+    with ledger.transaction():
+        effects.receive(ledger, "7/41/1/publish/0", {"verdict": "ok"}, 7)
+    found = effects.get(ledger, "7/41/1/publish/0")
+    assert found is not None
+    assert found.receipt == {"verdict": "ok"}
+
+
+def reserve(ledger: Ledger, id: str, amount: int, cap: int | None = 100) -> None:
+    with ledger.transaction(durable=True):
+        reservations.reserve(ledger, Reservation(id, "day", "bosun", "2026-11-21", "usd", cap, amount), 5)
+
+
+def test_a_reservation_above_the_cap_is_refused_and_a_settlement_never(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    reserve(ledger, "f1", 60)
+    with pytest.raises(AboveCap):
+        reserve(ledger, "f2", 41)
+    reserve(ledger, "f2", 40)
+    with ledger.transaction():
+        reservations.settle(ledger, "f1", "usd", 75, "engine", 9)  # it overspent: recorded all the same
+    assert reservations.spent(ledger, "day", "bosun", "2026-11-21", "usd") == Spent(75, 40)
+    with ledger.transaction():
+        reservations.settle(ledger, "f1", "usd", 1, "engine", 10)  # a second time changes nothing
+    assert reservations.spent(ledger, "day", "bosun", "2026-11-21", "usd") == Spent(75, 40)
+
+
+def test_the_later_of_two_refreshers_waits_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    with ledger.transaction():
+        assert polls.take(ledger, "q", "f1", now=100, until=160)
+        assert not polls.take(ledger, "q", "f2", now=101, until=161)
+        assert polls.take(ledger, "q", "f3", now=160, until=220)
+        assert not polls.put(ledger, "q", "f1", None, 1, {"old": True})
+        assert polls.put(ledger, "q", "f3", "etag", 2, {"new": True})
+    assert polls.get(ledger, "q").body == {"new": True}
+
+
+def test_a_hold_ends_by_its_time_or_by_one_hand(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    with ledger.transaction():
+        holds.add(ledger, Hold(0, "agent", "bosun", "pause", "lunch", "ann", 100, 200))
+        holds.add(ledger, Hold(0, "fleet", "", "stop", "panic", "ann", 100, None))
+    assert [h.kind for h in holds.standing(ledger, 199)] == ["pause", "stop"]
+    assert [h.kind for h in holds.standing(ledger, 200)] == ["stop"]
+    stop = holds.standing(ledger, 200)[0]
+    with ledger.transaction():
+        assert holds.lift(ledger, stop.id, "bob", 201)
+        assert not holds.lift(ledger, stop.id, "eve", 202)
+    assert holds.standing(ledger, 203) == []
+
+
+def test_history_is_chained_and_a_change_is_found(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    id = began(ledger)
+    reserve(ledger, id, 10)
+    assert chain.verify(raw(ledger)) is None
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        raw(ledger).execute("UPDATE events SET body = '{}' WHERE seq = 1")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        raw(ledger).execute("DELETE FROM events")
+    raw(ledger).execute("DROP TRIGGER events_are_not_changed")  # somebody who really wants to
+    raw(ledger).execute("UPDATE events SET body = '{}' WHERE seq = 1")
+    broken = chain.verify(raw(ledger))
+    assert broken is not None
+    assert broken.seq == 1
+
+
+def test_an_event_without_a_hash_is_found(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    raw(ledger).execute("INSERT INTO events (at, kind, subject, body) VALUES (1, 'forged', 'x', '{}')")
+    broken = chain.verify(raw(ledger))
+    assert broken is not None
+    assert broken.what == "has no hash"
+
+
+def test_a_write_outside_a_transaction_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        firings.begin(new_ledger(tmp_path), firing())
+
+
+_ONE_OF_MANY = """
+import os, sys
+from watchbill.ledger import db, reservations
+from watchbill.ledger.reservations import AboveCap, Reservation
+path, number, go = sys.argv[1:]
+ledger = db.open_ledger(path)
+print("ready", flush=True)
+while not os.path.exists(go):
+    pass
+for n in range(20):
+    try:
+        with ledger.transaction(durable=n % 2 == 0):
+            reservations.reserve(ledger, Reservation(f"f{number}-{n}", "day", "bosun", "d", "usd", 50, 1), n)
+    except AboveCap:
+        break
+"""
+
+
+def test_eight_processes_never_pass_the_cap(tmp_path: Path) -> None:
+    """Broken on purpose: without the trigger `reservation_above_the_cap` 160 of 50 were granted."""
+    ledger = new_ledger(tmp_path)
+    go = tmp_path / "go"
+    arguments = [[sys.executable, "-c", _ONE_OF_MANY, ledger.path, str(n), str(go)] for n in range(8)]
+    processes = [subprocess.Popen(argv, stdout=subprocess.PIPE) for argv in arguments]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    go.touch()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    assert reservations.spent(ledger, "day", "bosun", "d", "usd") == Spent(0, 50)
+    assert chain.verify(raw(ledger)) is None
+
+
+def test_a_killed_writer_leaves_all_or_nothing(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    script = (
+        "import os, sys; from watchbill.ledger import db, holds; from watchbill.ledger.holds import Hold\n"
+        f"ledger = db.open_ledger({ledger.path!r})\n"
+        "with ledger.transaction(durable=True):\n"
+        "    holds.add(ledger, Hold(0, 'fleet', '', 'stop', 'x', 'ann', 1, None))\n"
+        "    print('inside', flush=True); sys.stdin.read()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    assert holds.standing(ledger, 2) == []
+    with ledger.transaction():  # and the lock went with it
+        holds.add(ledger, Hold(0, "fleet", "", "stop", "y", "ann", 2, None))
+    assert chain.verify(raw(ledger)) is None
+
+
+def test_a_corrupt_ledger_is_held_never_free(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"SQLite format 3\0" + os.urandom(8000))
+    with pytest.raises(Fixable) as problem:
+        db.open_ledger(str(path)).rows("holds_standing", now=1)
+    assert (problem.value.outcome, problem.value.id) == ("held", "WB-LEDGER-01")
+
+
+def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path)
+    raw(ledger).execute("PRAGMA user_version=99")
+    with pytest.raises(Fixable) as problem:
+        db.open_ledger(ledger.path)
+    assert (problem.value.outcome, problem.value.id) == ("invalid", "WB-LEDGER-04")
+
+
+def test_a_directory_that_cannot_be_written_is_held(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((Fixable, OSError)):
+        db.open_ledger(str(tmp_path / "file" / "ledger.db"))
+
+
+def test_only_the_owner_reads_it(tmp_path: Path) -> None:
+    assert os.stat(new_ledger(tmp_path).path).st_mode & 0o077 == 0
+
+
+def test_every_query_is_named_used_and_planned_by_an_index(tmp_path: Path) -> None:
+    """A query on the way to a refusal must not slow down with history: no SCAN of a table that grows."""
+    ledger = new_ledger(tmp_path)
+    queries = ledger._queries
+    used = "".join(p.read_text() for p in Path(db.__file__).parent.glob("*.py"))
+    for name, text in queries.items():
+        assert f'"{name}"' in used, f"{name} is used nowhere"
+        values = dict.fromkeys(re.findall(r":(\w+)", text), 1)
+        plan = [row[3] for row in raw(ledger).execute("EXPLAIN QUERY PLAN " + text, values)]
+        scans = [step for step in plan if step.startswith("SCAN") and "USING" not in step]
+        assert not scans, f"{name}: {plan}"
+        allowed = {"claims_live", "reservations_of_firing", "firings_of_issue", "firings_live"}
+        assert name in allowed or not any("TEMP B-TREE" in step for step in plan), f"{name}: {plan}"
