@@ -151,6 +151,8 @@ class Forge(Protocol):
     repository: Repository
     calls: int  # requests made so far
 
+    def close(self) -> None: ...
+
 
 class ForgeError(Exception):
     """Anything a forge did not do for us. `status` is the HTTP status, 0 when no answer came."""
