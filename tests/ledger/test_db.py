@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.ledgers import firing, new_ledger
 from watchbill.errors import Fixable
 from watchbill.ledger import chain, claims, db, effects, firings, holds, migrate, polls, reservations

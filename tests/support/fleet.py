@@ -26,8 +26,23 @@ from watchbill.ledger.db import Ledger
 
 LABEL = "agent:implement"
 WATCHBILL = os.path.join(roles.directory(), "watchbill")
-KEYS = {"agent", "role", "firing", "outcome", "exit", "reason", "repo", "number", "pull_request", "branch",
-        "generation", "cost_usd", "cost_basis", "started", "ended"}  # fmt: skip
+KEYS = {
+    "agent",
+    "role",
+    "firing",
+    "outcome",
+    "exit",
+    "reason",
+    "repo",
+    "number",
+    "pull_request",
+    "branch",
+    "generation",
+    "cost_usd",
+    "cost_basis",
+    "started",
+    "ended",
+}
 
 
 class Ended(NamedTuple):
@@ -58,14 +73,27 @@ class Fleet(NamedTuple):
 
     def run(self, *argv: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
         """The `watchbill` command as a process."""
-        return subprocess.run([sys.executable, WATCHBILL, *argv], env=self.environment(**more), text=True,
-                              capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False)  # fmt: skip
+        return subprocess.run(
+            [sys.executable, WATCHBILL, *argv],
+            env=self.environment(**more),
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
 
     def start(self, agent: str, *argv: str, **more: str) -> subprocess.Popen[str]:
         """A role script, as a timer starts it."""
         script = roles.script_of("implement")
-        return subprocess.Popen([sys.executable, script, agent, "--json", *argv], env=self.environment(**more),
-                                text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, script, agent, "--json", *argv],
+            env=self.environment(**more),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def fire(self, agent: str, *argv: str, **more: str) -> Ended:
         return finish(self.start(agent, *argv, **more))
@@ -135,8 +163,14 @@ def write_agent(home: Path, name: str, watchbill: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def fleet(tmp_path: Path, agents: dict[str, dict[str, Any]] | None = None, checks: list[str] | None = None,
-          files: dict[str, str] | None = None, remote: str = "http", toml: str = "") -> Iterator[Fleet]:  # fmt: skip
+def fleet(
+    tmp_path: Path,
+    agents: dict[str, dict[str, Any]] | None = None,
+    checks: list[str] | None = None,
+    files: dict[str, str] | None = None,
+    remote: str = "http",
+    toml: str = "",
+) -> Iterator[Fleet]:
     """`remote`: http or file. `toml`: further lines of fleet.toml."""
     with practice_forge(tmp_path, files) as world:
         home = tmp_path / "home"

@@ -18,5 +18,6 @@ def new_ledger(tmp_path: Path) -> Ledger:
 
 def firing(agent: str = "bosun", id: str | None = None, host: str = "h1", pid: int = 1, started: int = 100) -> Firing:
     """A row as `wake` would write it."""
-    return Firing(id or f"f{next(_numbers):04d}", agent, "implement", host, "boot", pid, 7, None, started,
-                  *[None] * 5, "digest", *[None] * 8)  # fmt: skip
+    return Firing(
+        id or f"f{next(_numbers):04d}", agent, "implement", host, "boot", pid, 7, None, started, config="digest"
+    )

@@ -68,5 +68,5 @@ def last_won(ledger: Ledger, repo_id: int, number: int) -> Claim | None:
     return Claim(*row) if row else None
 
 
-def live(ledger: Ledger) -> list[Claim]:
-    return [Claim(*row) for row in ledger.rows("claims_live")]
+def live(ledger: Ledger, host: str) -> list[Claim]:
+    return [Claim(*row) for row in ledger.rows("claims_live", host=host)]

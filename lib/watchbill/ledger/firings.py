@@ -20,20 +20,20 @@ class Firing(NamedTuple):
     pid_started: int  # ticks after boot, as /proc/PID/stat has it: tells a reused pid
     due: int | None  # when the schedule wanted it
     started: int
-    ended: int | None
-    outcome: str | None  # a key of outcomes.EXIT, or `died`
-    exit: int | None
-    reason: str | None
-    reason_id: str | None
-    config: str  # digest of the roster
-    repo_id: int | None
-    repo: str | None
-    number: int | None
-    pull_request: int | None
-    branch: str | None
-    generation: int | None
-    cost_micro: int | None
-    cost_basis: str | None
+    ended: int | None = None
+    outcome: str | None = None  # a key of outcomes.EXIT, or `died`
+    exit: int | None = None
+    reason: str | None = None
+    reason_id: str | None = None
+    config: str = ""  # digest of the roster
+    repo_id: int | None = None
+    repo: str | None = None
+    number: int | None = None
+    pull_request: int | None = None
+    branch: str | None = None
+    generation: int | None = None
+    cost_micro: int | None = None
+    cost_basis: str | None = None
 
 
 def begin(ledger: Ledger, firing: Firing) -> None:

@@ -101,7 +101,7 @@ FROM claims WHERE repo_id = :repo_id AND number = :number AND won_at IS NOT NULL
 
 -- claims_live: of this host
 SELECT id, repo_id, repo, number, generation, firing, host, intended, tip, record, state, won_at, ended_at
-FROM claims WHERE state IN ('intended', 'won') ORDER BY id
+FROM claims WHERE host = :host AND state IN ('intended', 'won') ORDER BY id
 
 -- sighting_get: since when a tip has stood unchanged
 SELECT tip, first_seen_ms, boot FROM sightings WHERE repo_id = :repo_id AND number = :number
@@ -122,7 +122,7 @@ UPDATE effects SET receipt = :receipt, received_at = :at WHERE key = :key AND re
 SELECT key, firing, kind, intent, receipt FROM effects WHERE key = :key
 
 -- effects_of_firing: in order
-SELECT key, firing, kind, intent, receipt FROM effects WHERE firing = :firing ORDER BY intended_at, key
+SELECT key, firing, kind, intent, receipt FROM effects WHERE firing = :firing ORDER BY id
 
 -- reserve: refused by the database above the cap
 INSERT INTO reservations (firing, scope, subject, period, unit, cap, reserved, at)
@@ -191,6 +191,3 @@ WHERE query = :query AND refreshing_by = :by
 
 -- poll_give_back: the refresh failed
 UPDATE polls SET refreshing_by = NULL, refreshing_until = NULL WHERE query = :query AND refreshing_by = :by
-
--- events_on_subject: the history of one thing
-SELECT seq, at, kind, subject, body FROM events WHERE subject = :subject ORDER BY seq

@@ -81,6 +81,7 @@ CREATE TABLE claims (
 ) STRICT;
 CREATE UNIQUE INDEX one_live_claim_on_an_issue ON claims (repo_id, number) WHERE state IN ('intended', 'won');
 CREATE UNIQUE INDEX one_winner_of_a_generation ON claims (repo_id, number, generation) WHERE won_at IS NOT NULL;
+CREATE INDEX live_claims_of_a_host ON claims (host, id) WHERE state IN ('intended', 'won');
 CREATE INDEX claims_of_a_firing ON claims (firing);
 CREATE TRIGGER generations_never_shrink BEFORE UPDATE OF won_at ON claims WHEN NEW.won_at IS NOT NULL
 BEGIN
@@ -99,14 +100,15 @@ CREATE TABLE sightings (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE effects (
-  key         TEXT PRIMARY KEY,         -- repository id / number / generation / kind / ordinal
+  id          INTEGER PRIMARY KEY,
+  key         TEXT NOT NULL UNIQUE,     -- repository id / number / generation / kind / ordinal
   firing      TEXT NOT NULL,
   kind        TEXT NOT NULL,
   intent      TEXT NOT NULL,            -- JSON: what will be done
   intended_at INTEGER NOT NULL,
   receipt     TEXT,                     -- JSON: what the outside answered, or what was found there
   received_at INTEGER
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX effects_of_a_firing ON effects (firing);
 
 CREATE TABLE reservations (
@@ -172,7 +174,7 @@ CREATE TABLE holds (
   lifted_at INTEGER,
   lifted_by TEXT
 ) STRICT;
-CREATE INDEX standing_holds ON holds (scope, subject) WHERE lifted_at IS NULL;
+CREATE INDEX standing_holds ON holds (id) WHERE lifted_at IS NULL;
 
 CREATE TABLE evidence (
   id      INTEGER PRIMARY KEY,

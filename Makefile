@@ -1,0 +1,37 @@
+# Everything a fresh clone needs: git, make and Python 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean lock
+
+demo: .venv/.made
+	@$(BIN)/watchbill demo
+
+test: .venv/.made
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+check: .venv/.made
+	$(BIN)/ruff format --check lib tests bin
+	$(BIN)/ruff check lib tests bin
+	$(BIN)/mypy
+
+bench: .venv/.made
+	$(BIN)/python tests/bench/bench.py
+
+# The environment, from locked and hashed packages only; the package itself is installed editable, without asking anybody.
+.venv/.made: requirements.lock pyproject.toml
+	@echo "setting up .venv (once) ..."
+	@$(PYTHON) -c 'import sys; sys.exit("Watchbill needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# Needs the network; commit the result.
+lock:
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras \
+		--output-file requirements.lock pyproject.toml requirements-dev.in
+
+clean:
+	rm -rf .venv dist

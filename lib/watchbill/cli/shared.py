@@ -1,0 +1,104 @@
+"""What the verbs share: the home, the roster as it stands, times and tables as people read them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from watchbill import compiled
+from watchbill.compiled import Compiled
+from watchbill.errors import Fixable
+from watchbill.home import Home, find_home
+from watchbill.host import host_id
+from watchbill.ledger import db, firings
+from watchbill.ledger.db import Ledger
+
+SCHEMA = 1
+
+
+class Opened(NamedTuple):
+    """A fleet, opened for reading or for a word from a person."""
+
+    home: Home
+    ledger: Ledger
+    roster: Compiled | None  # None: there is none that compiles
+    host: str
+
+
+def home_of(args: argparse.Namespace) -> Home:
+    home = find_home(os.environ, args.home)
+    if not os.path.isdir(home.root):
+        raise Fixable(
+            "WB-HOME-01",
+            f"{home.root}: there is no fleet here",
+            fix="set WATCHBILL_HOME or give --home; `watchbill demo` makes one to look at",
+        )
+    return home
+
+
+def opened(args: argparse.Namespace) -> Opened:
+    """The fleet of --home. The roster is the compiled one, or read from its sources when it is not up to date."""
+    home = home_of(args)
+    ledger = db.open_ledger(home.ledger)
+    return Opened(home, ledger, _roster(home), host_id(home.host))
+
+
+def _roster(home: Home) -> Compiled | None:
+    known = compiled.load(home.roster)
+    if known is not None and known.sources == compiled.source_facts(home.root):
+        return known
+    from watchbill.roster import read_roster
+
+    try:
+        return read_roster(home.root)
+    except Fixable as problem:
+        print(f"the roster is invalid, nothing will be claimed:\n{problem}", file=sys.stderr)
+        return known
+
+
+def firing_id(ledger: Ledger, text: str) -> str:
+    """A firing by its id or the beginning of it."""
+    found = firings.like(ledger, text)
+    if len(found) == 1 or text in found:
+        return text if text in found else found[0]
+    what = "more than one firing begins" if found else "no firing begins"
+    raise Fixable(
+        "WB-SHOW-01", f"{what} with {text!r}", fix="`watchbill status` lists the last ones", outcome="invalid"
+    )
+
+
+def ago(then: int | None, now: float | None = None) -> str:
+    """3m ago; - for never."""
+    if then is None:
+        return "-"
+    seconds = int((time.time() if now is None else now) - then)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return f"{max(seconds, 0)}s ago"
+
+
+def clock_time(at: int) -> str:
+    """Local time with its offset: 2026-11-21 14:05:09 +0100."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(at))
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps({"schema": SCHEMA, **value}, indent=1))
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Aligned on a terminal, tab-separated when piped."""
+    texts = [["-" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in texts:
+            print("\t".join(row))
+        return
+    widths = [max(len(line[i]) for line in [list(headings), *texts]) for i in range(len(headings))]
+    for line in [[h.upper() for h in headings], *texts]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,170 @@
+"""`watchbill try`: a firing on a repository of yours, for an issue in your words, without GitHub.
+
+It works in a bare clone in a temporary directory. Your repository gets one branch, `watchbill/try-<firing>`, and
+nothing else: its checkout, index and config stay as they are. Without a check that passes there is no branch; the work
+is kept, and its place is named.
+
+examples:
+  watchbill try --repo . --issue "Typo in README" --engine command --argv "sed -i s/teh/the/ README.md"
+  watchbill try --repo ~/api --issue "Fix the parser" --body "..." --engine claude --check "make test"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import tempfile
+from typing import Any
+
+from watchbill import git, money
+from watchbill.cli import show, stage
+from watchbill.cli.shared import Opened
+from watchbill.cli.stage import Stage
+from watchbill.errors import Fixable
+from watchbill.host import host_id
+from watchbill.ledger import db
+
+HELP = "a firing on a repository of yours, without GitHub"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repo", required=True, metavar="PATH", help="a git repository with a commit checked out")
+    parser.add_argument("--issue", required=True, metavar="TITLE", help="what is to be done, in a line")
+    parser.add_argument("--body", default="", help="and in more words")
+    parser.add_argument("--engine", default="command", help="command (default), scripted, claude, codex")
+    parser.add_argument("--argv", metavar="COMMAND", help="for --engine command: the program and its arguments")
+    parser.add_argument("--script", metavar="FILE", help="for --engine scripted: its steps (JSON)")
+    parser.add_argument(
+        "--check", action="append", default=[], metavar="COMMAND", help="what must pass; may be given several times"
+    )
+    parser.add_argument("--timeout", default="25m", help="the longest the engine may run (default 25m)")
+    parser.add_argument("--cap", type=float, metavar="USD", help="the most it may cost")
+    parser.add_argument("--isolation", default="auto", choices=("auto", "required", "none"))
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    git_dir, commit, branch = _source(args.repo)
+    agent = _agent(args)
+    root = tempfile.mkdtemp(prefix="watchbill-try-")
+    bare = os.path.join(root, "repository.git")
+    git.clone_bare(git_dir, bare, commit, branch)
+    name = "local/" + (re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(os.path.abspath(args.repo))) or "repository")
+    issue = {"title": args.issue, "body": args.body, "labels": ["agent:implement", "agent:fixes-base"]}
+    built = stage.build(root, name, bare, issue, args.check, {}, {"try": agent})
+    try:
+        told = stage.fire(built, ["try"])[0]
+    finally:
+        built.practice.close()
+    if not told.answer:
+        raise stage.last_words(told)
+    answer = _land(args, built, git_dir, told.answer)
+    if args.json:
+        print(json.dumps(answer))
+    else:
+        print("\n".join(_lines(answer)))
+    return told.status
+
+
+def _source(path: str) -> tuple[str, str, str]:
+    """The repository's git directory, its checked-out commit, and the name of its branch."""
+    if not os.path.isdir(path):
+        raise Fixable("WB-TRY-01", f"--repo {path}: there is no such directory")
+    try:
+        git_dir = git.common_dir(path)
+        commit = git.rev_parse(git_dir, git.head_of(path))
+    except git.GitError as error:
+        raise Fixable(
+            "WB-TRY-02",
+            f"--repo {path}: not a git repository with a commit",
+            why=str(error).splitlines()[-1],
+            fix=f"git -C {shlex.quote(path)} init, then commit something",
+        ) from error
+    if os.path.exists(os.path.join(git_dir, "shallow")):
+        raise Fixable(
+            "WB-TRY-03",
+            f"--repo {path}: its history is cut off (shallow)",
+            fix=f"git -C {shlex.quote(path)} fetch --unshallow",
+        )
+    return git_dir, commit, git.branch_of(path) or "main"
+
+
+def _agent(args: argparse.Namespace) -> dict[str, Any]:
+    engine: dict[str, Any] = {"use": args.engine}
+    if args.engine == "command":
+        if not args.argv:
+            raise Fixable("WB-TRY-04", "--engine command needs --argv", fix='--argv "program and its arguments"')
+        try:
+            engine["argv"] = shlex.split(args.argv)
+        except ValueError as error:
+            raise Fixable("WB-TRY-04", f"--argv {args.argv!r}: {error}", fix="close the quotes") from error
+    if args.engine == "scripted":
+        if not args.script:
+            raise Fixable("WB-TRY-04", "--engine scripted needs --script", fix="--script steps.json")
+        engine["script"] = os.path.abspath(args.script)
+    caps = {"firing_usd": args.cap} if args.cap is not None else {}
+    return {"role": "implement", "engine": engine, "timeout": args.timeout, "isolation": args.isolation, "caps": caps}
+
+
+def _land(args: argparse.Namespace, built: Stage, git_dir: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Bring the branch home, when there is one; name the kept work, when there is not."""
+    fleet = Opened(built.home, db.open_ledger(built.home.ledger), None, host_id(built.home.host))
+    whole = show.gather(fleet, told["firing"])
+    kept = next((r["summary"] for r in whole["evidence"] if r["kind"] == "kept"), None)
+    branch = commit = None
+    if told["outcome"] == "pull_request":
+        branch = f"watchbill/try-{told['firing']}"
+        commit = git.rev_parse(built.remote, f"refs/heads/{told['branch']}")
+        git.bring(git_dir, built.remote, f"refs/heads/{told['branch']}", f"refs/heads/{branch}")
+    return {
+        **told,
+        "repo": os.path.abspath(args.repo),
+        "branch": branch,
+        "commit": commit,
+        "kept": {"ref": kept["ref"], "commit": kept["commit"], "mirror": kept["mirror"]} if kept else None,
+        "checks": [
+            {**{k: r["summary"][k] for k in ("command", "exit", "tail")}, "on": on}
+            for on, kind in (("base", "base_check"), ("work", "check"))
+            for r in whole["evidence"]
+            if r["kind"] == kind
+        ],
+        "change": next((r["summary"] for r in whole["evidence"] if r["kind"] == "diff"), None),
+        "isolation": next((r["summary"]["isolation"] for r in whole["evidence"] if r["kind"] == "transcript"), None),
+        "evidence": [{key: r[key] for key in ("kind", "digest", "size", "path")} for r in whole["evidence"]],
+        "home": built.home.root,
+    }
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    repo = shlex.quote(os.path.relpath(answer["repo"]))
+    landed = answer["branch"] is not None
+    out = [
+        f"try: branch {answer['branch']} in {answer['repo']}"
+        if landed
+        else f"try: {answer['outcome']}: {answer['reason']}"
+    ]
+    for check in answer["checks"]:
+        said = "passes" if check["exit"] == 0 else f"fails (exit {check['exit']})"
+        out.append(f"  on the {check['on']}: {said}: {check['command']}")
+        if check["exit"] != 0 and check["on"] == "work":
+            out += [f"    | {line}" for line in check["tail"].splitlines()[-8:]]
+    if not answer["checks"]:
+        out.append("  unverified: no --check was given")
+    if answer["change"]:
+        out.append(
+            f"  change: {answer['change']['files']} files, +{answer['change']['added']} -{answer['change']['removed']}"
+        )
+    if answer["cost_usd"] is not None:
+        out.append(f"  cost: {money.usd(round(answer['cost_usd'] * money.MICRO))} ({answer['cost_basis']})")
+    if answer["isolation"] == "none":
+        out.append("  NOT isolated: neither bubblewrap nor Landlock is to be had here")
+    if answer["kept"]:
+        kept = answer["kept"]
+        out.append(f"  the work is kept; to have it: git -C {repo} fetch {shlex.quote(kept['mirror'])} {kept['ref']}")
+    out.append(f"  evidence: {answer['home']}")
+    if landed:
+        out.append(f"next: git -C {repo} show {answer['branch']}")
+    return out

@@ -1,0 +1,87 @@
+"""The only door to the outside: an intent before, a receipt after.
+
+Whatever Watchbill pushes, opens, labels, comments or posts goes through `perform`. Before: holds and the claim are
+read again, and an intent is written. After: a receipt. An answer that was lost is looked up outside and adopted; it is
+never guessed, and nothing is done twice for one key. The four boundaries of every effect (before the intent, after it,
+after the act, after the receipt) are the crash points that tests enumerate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from watchbill.forge.base import Unknown
+from watchbill.ledger import claims, effects
+from watchbill.ledger.effects import Effect
+from watchbill.live import Firing, Target
+from watchbill.outcomes import Ended
+
+Receipt = dict[str, Any]
+
+
+def key(target: Target, generation: int, kind: str, ordinal: int = 0) -> str:
+    """The idempotency key of one effect."""
+    return f"{target.repo_id}/{target.issue.number}/{generation}/{kind}/{ordinal}"
+
+
+def perform(
+    f: Firing,
+    target: Target,
+    kind: str,
+    intent: dict[str, Any],
+    act: Callable[[], Receipt],
+    look: Callable[[], Receipt | None],
+    *,
+    ordinal: int = 0,
+    settling: bool = False,
+) -> Receipt:
+    """Do one thing outside, at most once; its receipt.
+
+    `act` does it and answers, or raises forge.base.Unknown when it cannot say. `look` reads outside whether it has
+    happened. `settling`: giving back what we own is never held up by a hold.
+    """
+    if not settling:
+        allowed(f, target)
+    name = key(target, target.generation, kind, ordinal)
+    known = effects.get(f.ledger, name)
+    if known is None:
+        with f.ledger.transaction(durable=True):
+            effects.intend(f.ledger, name, f.id, kind, intent, f.now)
+        found = None
+    elif known.receipt is not None:
+        return known.receipt
+    else:
+        found = look()  # a firing died, or lost the answer, between intent and receipt
+    receipt = found if found is not None else _act(act, look)
+    with f.ledger.transaction():
+        effects.receive(f.ledger, name, receipt, f.now)
+    f.note(f"effect {kind}", **receipt)
+    return receipt
+
+
+def _act(act: Callable[[], Receipt], look: Callable[[], Receipt | None]) -> Receipt:
+    try:
+        return act()
+    except Unknown:
+        found = look()
+        if found is not None:
+            return {**found, "adopted": True}
+        raise
+
+
+def allowed(f: Firing, target: Target) -> None:
+    """Raise Ended when a hold, a signal or a lost claim forbids any further effect."""
+    f.obey()
+    hold = f.held(target)
+    if hold is not None:
+        raise Ended("held", f"{hold.kind} by {hold.author}: {hold.reason}", f"held-{hold.kind.replace('_', '-')}")
+    if f.claim is not None:
+        row = claims.of_firing(f.ledger, f.id)
+        if row is None or row.state != "won":
+            raise Ended("lost", "the claim is not ours any more; no further effect", "claim-superseded")
+
+
+def of(f: Firing) -> list[Effect]:
+    """Everything this firing did or meant to do outside."""
+    return effects.of_firing(f.ledger, f.id)

@@ -1,0 +1,102 @@
+"""THE STORY of one firing. Each step is a module of the same name; wake and gates lie behind us.
+
+Nothing here knows how anything is done. An early end is raised as `Ended` by the step that decides it; whatever ends a
+firing, what it owns is settled, told and tidied.
+"""
+
+from __future__ import annotations
+
+from watchbill import (
+    brief,
+    claim,
+    collect,
+    ending,
+    engine,
+    examine,
+    land,
+    lock,
+    look,
+    poll,
+    report,
+    reserve,
+    settle,
+    tidy,
+    verify,
+    worktree,
+)
+from watchbill.compiled import Agent, Compiled
+from watchbill.gates.snapshot import lock_path
+from watchbill.ledger import firings
+from watchbill.live import Claim, Firing
+from watchbill.outcomes import Ending
+from watchbill.ports import Ports
+from watchbill.woken import Woken, refuse
+
+
+def fire(f: Firing) -> Ending:
+    """One firing past its gates: at most one issue, at most one pull request."""
+    try:
+        f.step("repair", settle.the_dead, f)
+        owned = take_one(f)
+        tree = f.step("worktree", worktree.fresh, f, owned.target)
+        f.step("base", verify.base, f, owned.target, tree)
+        text = f.step("brief", brief.write, f, owned.target, tree)
+        f.step("engine", engine.run, f, tree, text)
+        work = f.step("collect", collect.freeze, f, owned.target, tree)
+        f.step("verify", verify.work, f, owned.target, tree, work)
+        end = f.step("land", land.publish, f, work)
+    except Exception as error:
+        end = ending.of(f, error)
+    end = f.step("settle", settle.close, f, end)
+    f.step("report", report.tell, f, end)
+    f.step("tidy", tidy.away, f)
+    return end
+
+
+def rehearse(f: Firing) -> Ending:
+    """`--dry-run`: the real path up to the first effect, which is named and not made."""
+    try:
+        take_one(f)
+        raise AssertionError("a dry run owns nothing")
+    except Exception as error:
+        return report.rehearsed(f, ending.of(f, error))
+
+
+def take_one(f: Firing) -> Claim:
+    """Look, then reserve and claim the first issue that lets itself be taken; at most three tries."""
+    f.step("poll", poll.refresh, f)
+    seen = f.step("look", look.sight, f.ledger, f.fleet, f.agent, f.row.started, f.now)
+    f.decide(*seen.decisions)
+    tries = 0
+    for listed in seen.candidates[: examine.MOST]:
+        target = f.step("examine", examine.target, f, listed)
+        if target is None:
+            continue
+        reserved = f.step("reserve", reserve.worst_case, f, target)
+        owned = f.step("claim", claim.take, f, reserved) if reserved else None
+        if owned is not None:
+            return owned
+        tries += 1
+        if tries == claim.MOST:
+            break
+    raise ending.nothing_taken(f, seen)
+
+
+def main(woken: Woken, roster: Compiled, agent: Agent) -> int:
+    """Go on from `wake`: hold this agent's lock, begin the row, tell the story; the exit status."""
+    try:
+        with lock.agent_lock(lock_path(woken.home, agent.name)):
+            settle.bury(woken.ledger, woken.row.host, int(woken.clock.now()))
+            if not woken.options.dry_run:
+                with woken.ledger.transaction():
+                    firings.begin(woken.ledger, woken.row)
+            ports = Ports(woken.home, roster.fleet, agent, woken.clock, woken.ledger)
+            f = Firing(woken.row, agent, roster, ports, woken.options, woken.started_ms)
+            f.heed_signals()
+            try:
+                return (rehearse(f) if woken.options.dry_run else fire(f)).exit
+            finally:
+                ports.close()
+                woken.ledger.close()
+    except lock.Busy:
+        return refuse(woken, Ending("running", f"another firing of {agent.name} took its lock first", "running"), [])

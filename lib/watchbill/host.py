@@ -1,0 +1,59 @@
+"""Which host this is: a random id kept in the home, bound to machine and process-id namespace.
+
+A home that was copied to another machine, or is mounted into a container, must not take the other's firings for its
+own: their pids mean nothing here. On a mismatch a new id is made and every older record becomes a foreign host's.
+Standard library only: this module lies on the way to a refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+
+def _binding() -> dict[str, str]:
+    machine = ""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                machine = file.read().strip()
+        except OSError:
+            continue
+        if machine:
+            break
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return {"machine": machine or os.uname().nodename, "pid_namespace": namespace}
+
+
+def host_id(path: str) -> str:
+    """The id kept at `path`, made there when absent or bound to somewhere else."""
+    binding = _binding()
+    known = _read(path)
+    if known and all(known.get(key) == value for key, value in binding.items()):
+        return str(known["id"])
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    made = {"id": os.urandom(6).hex(), **binding}
+    aside = f"{path}.{os.getpid()}"
+    with open(aside, "w", encoding="ascii") as file:
+        json.dump(made, file)
+    if known is None:
+        try:
+            os.link(aside, path)  # two first firings: one of them wins, both use what it wrote
+        except FileExistsError:
+            pass
+        os.unlink(aside)
+    else:
+        os.replace(aside, path)
+    return str((_read(path) or made)["id"])
+
+
+def _read(path: str) -> dict[str, str] | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            known = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) and isinstance(known.get("id"), str) else None

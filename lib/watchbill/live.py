@@ -1,0 +1,238 @@
+"""A firing as it lives: its row, its ports, its log, and what it has so far.
+
+The steps are functions over it. What they achieve is kept here, so that whatever ends a firing, `settle` and `tidy`
+know what there is to give back and what must not be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from watchbill import holds, scan
+from watchbill.claims.record import ClaimRecord
+from watchbill.compiled import Agent, Compiled, Repo
+from watchbill.engines.base import Result
+from watchbill.forge.base import Issue
+from watchbill.ledger import decisions, steps
+from watchbill.ledger import holds as hold_rows
+from watchbill.ledger.decisions import Decision
+from watchbill.ledger.firings import Firing as Row
+from watchbill.ledger.holds import Hold
+from watchbill.outcomes import Ended
+from watchbill.ports import Ports
+from watchbill.woken import Options
+
+#: Steps that a signal does not stop: they give back what the firing owns.
+_SETTLING = frozenset({"settle", "report", "tidy"})
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Target(NamedTuple):
+    """An issue that may be claimed, read by number, and the terms on which."""
+
+    repo: Repo
+    repo_id: int
+    default_branch: str
+    issue: Issue
+    digest: str  # of title and body: the input that attempts are counted by
+    brief_text: str  # the admitted text, cleaned; fenced by `brief`
+    left_out: tuple[str, ...]  # what was not admitted, and why
+    tip: str | None  # of the claim ref, as read
+    previous: ClaimRecord | None  # the record there
+    generation: int
+    label_event: int  # the `labeled` event that authorises this generation
+    attempt: int  # 1 for the first
+    pr_floor: int  # the highest pull request of this head when the generation begins
+    branch: str  # watchbill/issue-N
+    base: str  # the default branch when the generation begins
+    branch_tip: str | None  # the work branch as recorded at claim; moved only by our own pushes
+    fixes_base: bool
+
+
+class Claim(NamedTuple):
+    """What we own, as last moved by us."""
+
+    target: Target
+    record: ClaimRecord
+    tip: str
+
+
+class Tree(NamedTuple):
+    """The fresh worktree and the places beside it."""
+
+    root: str  # worktrees/<firing>
+    path: str  # the worktree
+    index_copy: str  # of its index, where the engine cannot write
+    home: str  # HOME of engine and checks
+    tmp: str  # TMPDIR of engine and checks
+    base: str  # commit it began as
+
+
+class Work(NamedTuple):
+    """What the engine changed, frozen."""
+
+    tree: str  # git tree id
+    commit: str  # on top of base; this is what is verified, kept and landed
+    files: int
+    added: int  # lines
+    removed: int
+    diff: str  # digest of the diff in blobs/
+
+
+class Check(NamedTuple):
+    """What one of the repository's checks said."""
+
+    command: str
+    exit: int
+    limit: str | None  # "wall" when it was stopped
+    duration_s: float
+    digest: str  # of its output in blobs/
+    tail: str  # the last lines, redacted
+    isolation: str
+
+
+class Firing:
+    """The session of one firing."""
+
+    def __init__(
+        self, row: Row, agent: Agent, roster: Compiled, ports: Ports, options: Options, started_ms: int
+    ) -> None:
+        self.row = row
+        self.agent = agent
+        self.roster = roster
+        self.fleet = roster.fleet
+        self.ports = ports
+        self.ledger = ports.ledger
+        self.options = options
+        self.started_ms = started_ms
+        self.id = row.id
+        self.claim: Claim | None = None
+        self.tree: Tree | None = None
+        self.result: Result | None = None
+        self.work: Work | None = None
+        self.checks: tuple[Check, ...] = ()
+        self.base_checks: tuple[Check, ...] = ()
+        self.pull: int | None = None
+        self.kept: str | None = None  # ref of kept work
+        self.comment_id: int | None = None
+        self.engine_started = False
+        self.published = False  # the work is on its branch: from here on it is rolled forward, never back
+        self.tree_holds_work = False  # the worktree is the only place of work that was paid for
+        self.end_reason = ""
+        self.settled: tuple[int, str] | None = None  # micro-dollars and basis, once known
+        self.signal: int | None = None
+        self.decided: list[Decision] = []
+        self._ordinal = 0
+        self._renewed_at = ports.clock.elapsed()
+        os.makedirs(ports.home.logs, mode=0o700, exist_ok=True)
+        self._log_path = os.path.join(ports.home.logs, f"{agent.name}.log")
+
+    @property
+    def now(self) -> int:
+        return int(self.ports.clock.now())
+
+    @property
+    def target(self) -> Target:
+        assert self.claim is not None
+        return self.claim.target
+
+    @property
+    def cost_micro(self) -> int:
+        """What the engine cost, as far as is known now."""
+        if self.settled is not None:
+            return self.settled[0]
+        return self.result.cost_micro if self.result else 0
+
+    @property
+    def cost_basis(self) -> str:
+        if self.settled is not None:
+            return self.settled[1]
+        return self.result.basis if self.result else "not started"
+
+    def held(self, target: Target | None = None) -> Hold | None:
+        """The hold that forbids this firing to go on (with `target`, or with what it owns), read now."""
+        subjects = holds.subjects_of(self.agent, self.row.host)
+        target = target or (self.claim and self.claim.target)
+        if target is not None:
+            subjects.update(holds.on_candidate(target.repo.full_name, target.issue.number))
+        standing = holds.applying(hold_rows.standing(self.ledger, self.now), subjects)
+        return standing[0] if standing else None
+
+    def renewal_due(self) -> bool:
+        return self.ports.clock.elapsed() - self._renewed_at >= self.fleet.claims.renew_s
+
+    def renewed(self) -> None:
+        self._renewed_at = self.ports.clock.elapsed()
+
+    def step(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one step of the story, on record: when it began, how long it took, how it ended."""
+        if name not in _SETTLING:
+            self.obey()
+        self._ordinal += 1
+        ordinal, clock = self._ordinal, self.ports.clock
+        began = clock.now()
+        self.note(f"step {name}")
+        if self.options.dry_run:
+            return function(*args, **kwargs)
+        with self.ledger.transaction():
+            steps.begin(self.ledger, self.id, ordinal, name, int(began * 1000))
+        verdict, detail = "failed", None
+        try:
+            value = function(*args, **kwargs)
+            verdict = "ok"
+            return value
+        except Ended as end:
+            verdict, detail = "ended", end.ending.reason
+            raise
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            spent_ms = int((clock.now() - began) * 1000)
+            with self.ledger.transaction():
+                steps.end(self.ledger, self.id, ordinal, spent_ms, verdict, detail and self.redact(detail)[:2000])
+
+    def decide(self, *verdicts: Decision) -> None:
+        """Put verdicts on record."""
+        self.decided += verdicts
+        if self.options.dry_run:
+            return
+        with self.ledger.transaction():
+            for verdict in verdicts:
+                decisions.add(self.ledger, self.id, self.now, verdict)
+
+    def note(self, text: str, **facts: Any) -> None:
+        """A line in the agent's log; on a terminal also on stderr. Secrets are taken out first."""
+        line = self.redact(text if not facts else f"{text} {json.dumps(facts, default=str, sort_keys=True)}")
+        with open(self._log_path, "a", encoding="utf-8", errors="backslashreplace") as log:
+            os.chmod(self._log_path, 0o600)
+            log.write(f"{self.now} {self.id} {line}\n")
+        if sys.stderr.isatty() and not self.options.json:
+            print(f"  {line}", file=sys.stderr, flush=True)
+
+    def redact(self, text: str) -> str:
+        """The text without what looks like a secret, and without the credentials that this process holds."""
+        return scan.redact(text, self.ports.secrets())
+
+    def heed_signals(self) -> None:
+        """SIGTERM and SIGINT end the firing at its next step, or at the engine's next beat; nothing is dropped."""
+
+        def heard(number: int, _frame: FrameType | None) -> None:
+            self.signal = number
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, heard)
+
+    def obey(self) -> None:
+        """Raise Ended when a signal asked this firing to stop."""
+        if self.signal is not None:
+            name = signal.Signals(self.signal).name
+            raise Ended("cancelled", f"stopped by {name}", "signal", 128 + self.signal)

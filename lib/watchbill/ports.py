@@ -1,0 +1,77 @@
+"""The outside, opened when it is first needed: forge, mirrors, claim refs, engine, isolation.
+
+Tests stand between Watchbill and the world by subclassing or replacing a member here: every call through a port is a
+point where a firing can be killed, delayed or made to wait its turn.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from watchbill import engines, isolation, secrets
+from watchbill.claims.refs import ClaimRefs
+from watchbill.clock import Clock
+from watchbill.compiled import Agent, Fleet, Repo
+from watchbill.engines.base import Engine
+from watchbill.forge.base import Forge
+from watchbill.git import Remote
+from watchbill.home import Home
+from watchbill.isolation.base import Isolation
+from watchbill.ledger.db import Ledger
+from watchbill.mirror import Mirror
+
+
+class Ports:
+    """A session with everything outside, for one firing."""
+
+    def __init__(self, home: Home, fleet: Fleet, agent: Agent, clock: Clock, ledger: Ledger) -> None:
+        self.home = home
+        self.fleet = fleet
+        self.agent = agent
+        self.clock = clock
+        self.ledger = ledger
+        self._mirrors: dict[str, Mirror] = {}
+
+    @cached_property
+    def token(self) -> str:
+        """The forge's credential: in this process' memory and git's environment, nowhere else."""
+        kind, _, reference = self.fleet.auth.partition(":")
+        if kind == "token":
+            return secrets.resolve(reference, os.environ)
+        return secrets.gh_token(os.environ)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every credential this process has in hand: what must be taken out of whatever is written down."""
+        return (self.token,) if "token" in self.__dict__ else ()
+
+    @cached_property
+    def forge(self) -> Forge:
+        from watchbill.forge.github import open_forge
+
+        return open_forge(self.fleet.api_url, self.token)
+
+    def remote(self, repo: Repo) -> Remote:
+        return Remote(repo.remote, self.token if repo.remote.startswith(("http://", "https://")) else None)
+
+    def mirror(self, repo: Repo) -> Mirror:
+        """The bare mirror that every worktree of this repository on this host comes from."""
+        if repo.full_name not in self._mirrors:
+            path = os.path.join(self.home.mirrors, repo.full_name.replace("/", "__") + ".git")
+            self._mirrors[repo.full_name] = Mirror(path, self.remote(repo))
+        return self._mirrors[repo.full_name]
+
+    def claim_refs(self, repo: Repo) -> ClaimRefs:
+        return ClaimRefs(self.mirror(repo), self.remote(repo))
+
+    @cached_property
+    def engine(self) -> Engine:
+        return engines.named(str(self.agent.engine["use"]))
+
+    @cached_property
+    def isolation(self) -> Isolation:
+        return isolation.choose(self.agent.isolation)
+
+    def close(self) -> None:
+        if "forge" in self.__dict__:
+            self.forge.close()

@@ -1,0 +1,71 @@
+"""How a firing is told to the one who started it: one line, or one JSON object. Standard library only.
+
+The object's keys are a contract with programs (DESIGN section 13): absent values are null, never missing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from watchbill import money
+from watchbill.ledger.firings import Firing
+
+_SAID = {
+    "pull_request": "pull request opened",
+    "published": "work published",
+    "idle": "nothing to do",
+    "no_change": "no change",
+    "cancelled": "cancelled",
+    "lost": "lost",
+    "held": "held",
+    "capped": "capped",
+    "running": "already running",
+    "checks_failed": "checks failed",
+    "engine_failed": "engine failed",
+    "needs_human": "needs a person",
+    "unavailable": "unavailable",
+    "unauthorized": "unauthorized",
+    "invalid": "invalid configuration",
+    "bug": "a bug in watchbill",
+}
+
+
+def as_object(row: Firing) -> dict[str, Any]:
+    """The object of `fire --json`. Times are UTC epoch seconds, money is dollars."""
+    return {
+        "agent": row.agent,
+        "role": row.role,
+        "firing": row.id,
+        "outcome": row.outcome,
+        "exit": row.exit,
+        "reason": row.reason,
+        "repo": row.repo,
+        "number": row.number,
+        "pull_request": row.pull_request,
+        "branch": row.branch,
+        "generation": row.generation,
+        "cost_usd": None if row.cost_micro is None else row.cost_micro / money.MICRO,
+        "cost_basis": row.cost_basis,
+        "started": row.started,
+        "ended": row.ended,
+    }
+
+
+def as_json(row: Firing) -> str:
+    return json.dumps(as_object(row))
+
+
+def as_line(row: Firing, cap_micro: int | None = None) -> str:
+    """`bosun: pull request opened acme/api#42 for #41 ($0.41 of $1.50)`."""
+    said = _SAID.get(row.outcome or "", row.outcome or "has not ended")
+    if row.outcome == "pull_request":
+        text = f"{row.agent}: {said} {row.repo}#{row.pull_request} for #{row.number}"
+    elif row.number is not None:
+        text = f"{row.agent}: {said} on {row.repo}#{row.number}: {row.reason}"
+    else:
+        text = f"{row.agent}: {said}: {row.reason}"
+    if row.cost_micro is not None and row.number is not None:
+        cost = money.usd(row.cost_micro)
+        text += f" ({cost} of {money.usd(cap_micro)})" if cap_micro is not None else f" ({cost})"
+    return " ".join(text.split())

@@ -1,0 +1,136 @@
+"""reserve: in one transaction, re-read the holds, check every cap, and write down what is about to be claimed.
+
+The claim row carries the id of the commit that will be pushed, so that after a crash anybody on this host can tell
+whether the push was ours; the reservation carries the worst case, so that what is spent was always granted before.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import NamedTuple
+
+from watchbill import effects, money
+from watchbill.claims.record import VERSION, ClaimRecord
+from watchbill.compiled import Cap
+from watchbill.gates import capped
+from watchbill.ledger import claims, firings, reservations
+from watchbill.ledger.decisions import Decision
+from watchbill.ledger.reservations import AboveCap, Reservation
+from watchbill.live import Firing, Target
+from watchbill.outcomes import Ended
+
+
+class Reserved(NamedTuple):
+    """A claim about to be made."""
+
+    target: Target
+    record: ClaimRecord
+    intended: str  # the commit to be pushed; it lies in the mirror
+
+
+def worst_case(f: Firing, target: Target) -> Reserved | None:
+    """None: another firing of this host has it. Raises Ended (capped, held)."""
+    record = first_record(f, target)
+    intended = f.ports.claim_refs(target.repo).write(record, parent=target.tip, head=None)
+    if f.options.dry_run:
+        raise Ended(
+            "idle",
+            f"dry run: would claim {target.repo.full_name}#{target.issue.number}"
+            f" as generation {target.generation}, attempt {target.attempt}; nothing was changed",
+            "dry-run",
+        )
+    try:
+        with f.ledger.transaction(durable=True):
+            effects.allowed(f, target)
+            claims.intend(
+                f.ledger,
+                f.id,
+                f.row.host,
+                target.repo_id,
+                target.repo.full_name,
+                target.issue.number,
+                target.generation,
+                intended,
+            )
+            firings.target(
+                f.ledger,
+                f.id,
+                target.repo_id,
+                target.repo.full_name,
+                target.issue.number,
+                target.branch,
+                target.generation,
+            )
+            for wanted in wanted_reservations(f, target):
+                reservations.reserve(f.ledger, wanted, f.now)
+    except AboveCap as above:
+        raise _capped(f, target, above.wanted) from above
+    except sqlite3.IntegrityError:
+        owner = claims.live_on(f.ledger, target.repo_id, target.issue.number)
+        who = f"firing {owner.firing} of this host reserved it first" if owner else "another firing was first"
+        f.decide(
+            Decision("reserve", f"{target.repo.full_name}#{target.issue.number}", "lost", "reserved-by-another", who)
+        )
+        return None
+    return Reserved(target, record, intended)
+
+
+def first_record(f: Firing, target: Target) -> ClaimRecord:
+    """The record of a new generation."""
+    return ClaimRecord(
+        version=VERSION,
+        repo_id=target.repo_id,
+        number=target.issue.number,
+        generation=target.generation,
+        sequence=0,
+        state="active",
+        role=f.agent.role,
+        firing=f.id,
+        agent=f.agent.name,
+        host=f.row.host,
+        boot=f.row.boot,
+        pid=f.row.pid,
+        nonce=os.urandom(8).hex(),
+        ttl=f.fleet.claims.ttl_s,
+        issued=f.now,
+        label_event=target.label_event,
+        base=target.base,
+        head=None,
+        pr_floor=target.pr_floor,
+        pr=None,
+        attempt=target.attempt,
+        spent=target.previous.spent if target.previous else 0,
+        outcome=None,
+        title=None,
+        body=None,
+    )
+
+
+def wanted_reservations(f: Firing, target: Target) -> list[Reservation]:
+    """This firing's worst case against every cap that applies; where no cap is set, it is counted all the same."""
+    worst = money.worst_case(f.agent.caps, f.ports.engine.headroom_micro)
+    caps = {(cap.scope, cap.unit): cap.limit for cap in (*f.agent.caps, *f.fleet.caps)}
+    subjects = {
+        "firing": f.id,
+        "issue": f"{target.repo_id}#{target.issue.number}",
+        "day": f.agent.name,
+        "fleet_day": "fleet",
+        "fleet_month": "fleet",
+    }
+    wanted = []
+    for scope, subject in subjects.items():
+        period = money.period(scope, f.ports.clock.now(), f.fleet.timezone)
+        for unit in money.UNITS:
+            cap = None if scope == "firing" else caps.get((scope, unit))
+            wanted.append(Reservation(f.id, scope, subject, period, unit, cap, worst.get(unit, 0)))
+    return wanted
+
+
+def _capped(f: Firing, target: Target, wanted: Reservation) -> Ended:
+    spent = reservations.spent(f.ledger, wanted.scope, wanted.subject, wanted.period, wanted.unit)
+    named = f"{target.repo.full_name}#{target.issue.number}" if wanted.scope == "issue" else wanted.subject
+    standing = money.Standing(Cap(wanted.scope, wanted.unit, wanted.cap or 0), named, wanted.period, *spent)
+    refusal = capped.refusal(standing, wanted.reserved)
+    f.decide(Decision("reserve", named, "refuse", refusal.reason_id, refusal.reason, dict(refusal.numbers)))
+    return Ended("capped", refusal.reason, refusal.reason_id)

@@ -1,0 +1,241 @@
+"""settle: actual cost, outcome, release. Also for a firing that died: whoever fires next on this host settles it.
+
+What a firing owns is given back in the order in which a crash does least harm: the work is kept, then the claim ref
+moves (the truth), then labels and comment (what people see), then the money and the row.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+from watchbill import claim, evidence, land, look, poll, process, render, worktree
+from watchbill.claims.record import ClaimRecord
+from watchbill.compiled import Compiled
+from watchbill.engines import keeper
+from watchbill.errors import Fixable
+from watchbill.forge.base import ForgeError
+from watchbill.git import GitError
+from watchbill.ledger import attempts, claims, firings, reservations, steps
+from watchbill.ledger.claims import Claim as ClaimRow
+from watchbill.ledger.db import Ledger
+from watchbill.live import Claim, Firing, Target, Tree
+from watchbill.outcomes import DIED, Ended, Ending
+from watchbill.ports import Ports
+from watchbill.woken import Woken
+
+#: At most so many dead firings are repaired by one that wants to work itself.
+_MOST_DEAD = 3
+_BACKOFF_S = 900
+#: Ends that say something about the issue, not about the weather: these count as an attempt once the engine ran.
+_COUNTED = frozenset({"engine_failed", "checks_failed", "no_change", "bug", DIED})
+_OUTSIDE = (ForgeError, GitError, Fixable, Ended, OSError)
+
+
+def close(f: Firing, end: Ending) -> Ending:
+    """Give back everything this firing owns and write down how it ended. Fails only when the ledger does."""
+    f.end_reason = end.reason
+    _keep_work(f)
+    if f.kept:
+        end = end._replace(reason=f"{end.reason} (kept: {f.kept})")
+    if f.claim is not None and not f.published:
+        _release(f, f.claim, end)
+    with f.ledger.transaction(durable=True):
+        _money(f)
+        firings.end(f.ledger, f.id, end, f.now, f.cost_micro, f.cost_basis)
+    f.note(f"ended: {end.outcome}: {end.reason}")
+    return end
+
+
+def _keep_work(f: Firing) -> None:
+    """Paid-for work that does not land is a commit in the mirror; if even that fails, the tree stays."""
+    if f.claim is None or f.tree is None or f.published or not f.engine_started:
+        return
+    mirror = f.ports.mirror(f.claim.target.repo)
+    try:
+        commit = f.work.commit if f.work else _frozen(f, f.claim.target, f.tree)
+        if commit is None:
+            return
+        f.kept = mirror.keep(f.id, commit)
+        evidence.keep(f, "kept", f"{f.kept} {commit}\n", {"ref": f.kept, "commit": commit, "mirror": mirror.path})
+    except _OUTSIDE as error:
+        f.tree_holds_work = True
+        f.note("the work could not be kept as a commit; its tree stays", path=f.tree.path, error=str(error))
+
+
+def _frozen(f: Firing, target: Target, tree: Tree) -> str | None:
+    """What an engine that was cut short had changed so far; None when nothing."""
+    mirror = f.ports.mirror(target.repo)
+    if not os.path.isdir(tree.path) or not os.path.exists(tree.index_copy):
+        return None
+    frozen = mirror.freeze(tree.path, tree.base, tree.index_copy)
+    if frozen == mirror.tree_of(tree.base):
+        return None
+    return str(mirror.commit(frozen, tree.base, render.commit_message(f, target), f.agent.name, f.now))
+
+
+def _release(f: Firing, owned: Claim, end: Ending) -> None:
+    """active -> released(retry | human), then the labels. What cannot be reached now a later firing repairs."""
+    if end.outcome == "lost":
+        with f.ledger.transaction():
+            claims.end(f.ledger, f.id, "superseded", owned.record.state, owned.tip, f.now)
+        return
+    to = _release_to(f, owned.target, end)
+    record = claim.next_record(owned.record, state="released", outcome=to, spent=owned.record.spent + f.cost_micro)
+
+    try:
+        receipt = claim.move(f, record, ends=True, settling=True)
+        if receipt["verdict"] == "ok":
+            claim.project(f, owned, f"released({to})", settling=True)
+    except _OUTSIDE as error:
+        f.note("the claim could not be released; the next firing of this host does it", error=str(error))
+
+
+def _release_to(f: Firing, target: Target, end: Ending) -> str:
+    """retry or human; an end that says something about the issue is counted here."""
+    if end.outcome == "needs_human" or end.reason_id in ("issue-closed", "label-says-no"):
+        return "human"
+    if end.outcome not in _COUNTED or not f.engine_started:
+        return "retry"
+    name = f"{target.repo_id}#{target.issue.number}"
+    tries = attempts.get(f.ledger, f.agent.role, name, target.digest).tries + 1
+    wait_s = _BACKOFF_S * 2 ** (tries - 1) * random.uniform(1.0, 1.25)
+    with f.ledger.transaction():
+        attempts.add(f.ledger, f.agent.role, name, target.digest, int(f.now + wait_s))
+    return "human" if tries >= look.MAX_ATTEMPTS else "retry"
+
+
+def _money(f: Firing) -> None:
+    """Settle every unit at what was really used, also above what was reserved; a killed run at its whole reservation."""
+    held = {row.unit: row.reserved for row in reservations.open_of(f.ledger, f.id) if row.scope == "firing"}
+    if f.result is not None:
+        usage = f.result.usage
+        used = {"usd": f.result.cost_micro, "tokens": usage.input_tokens + usage.output_tokens, "turns": usage.turns}
+        basis = f.result.basis
+    elif f.engine_started:
+        used, basis = {unit: held.get(unit, 0) for unit in ("usd", "tokens", "turns")}, "reservation"
+    else:
+        used, basis = {"usd": 0, "tokens": 0, "turns": 0}, "not started"
+    used["firings"] = int(f.engine_started)
+    for unit, amount in used.items():
+        reservations.settle(f.ledger, f.id, unit, amount, basis, f.now)
+    f.settled = (used["usd"], basis)
+
+
+def the_dead(f: Firing) -> None:
+    """Repair what dead firings of this host left: processes, rows, money, claims. At most three."""
+    bury(f.ledger, f.row.host, f.now)
+    left = [row for row in claims.live(f.ledger, f.row.host) if _is_over(f.ledger, row)]
+    for row in left[:_MOST_DEAD]:
+        try:
+            _repair(f, row)
+        except _OUTSIDE as error:
+            f.note("a dead firing's claim could not be repaired now", firing=row.firing, error=str(error))
+
+
+def the_dead_of_host(woken: Woken, roster: Compiled | None) -> None:
+    """The same for a firing that itself may not work, because the roster is invalid."""
+    bury(woken.ledger, woken.row.host, int(woken.clock.now()))
+    if roster is None or not roster.agents:
+        return
+    agent = roster.agents.get(woken.options.agent) or next(iter(roster.agents.values()))
+    ports = Ports(woken.home, roster.fleet, agent, woken.clock, woken.ledger)
+    try:
+        the_dead(Firing(woken.row, agent, roster, ports, woken.options, woken.started_ms))
+    finally:
+        ports.close()
+
+
+def bury(ledger: Ledger, host: str, now: int) -> None:
+    """End the rows and processes of firings whose process is gone. Needs nothing but this host."""
+    for row in firings.live(ledger, host):
+        if look.alive(row):
+            continue
+        process.end_marked(keeper.MARKER, row.id)
+        ran = any(step.name == "engine" for step in steps.of_firing(ledger, row.id))
+        cost = 0
+        with ledger.transaction(durable=True):
+            for held in reservations.open_of(ledger, row.id):
+                if held.scope == "firing":
+                    amount = held.reserved if ran else 0
+                    reservations.settle(ledger, row.id, held.unit, amount, "reservation" if ran else "not started", now)
+                    cost = amount if held.unit == "usd" else cost
+            where = steps.of_firing(ledger, row.id)
+            reason = f"its process {row.pid} ended without a word" + (f" in {where[-1].name}" if where else "")
+            firings.end(ledger, row.id, Ending(DIED, reason, "died"), now, cost, "reservation" if ran else None)
+
+
+def _is_over(ledger: Ledger, row: ClaimRow) -> bool:
+    owner = firings.get(ledger, row.firing)
+    return owner is None or owner.ended is not None
+
+
+def _repair(f: Firing, row: ClaimRow) -> None:
+    """Bring one dead firing's claim to where the living would have brought it."""
+    dead = firings.get(f.ledger, row.firing)
+    repo = f.fleet.repos.get(row.repo)
+    if dead is None or repo is None:
+        f.note("a claim of a repository that is not in the roster any more is left alone", repo=row.repo)
+        return
+    seen = f.ports.claim_refs(repo).read(row.number)
+    ours = seen.tip is not None and seen.tip in (row.intended, row.tip) and isinstance(seen.record, ClaimRecord)
+    if not ours:
+        with f.ledger.transaction():
+            state = "lost" if row.state == "intended" else "superseded"
+            claims.end(f.ledger, row.firing, state, row.record, row.tip, f.now)
+        return
+    assert isinstance(seen.record, ClaimRecord)
+    assert seen.tip is not None
+    with f.ledger.transaction():
+        if row.state == "intended":
+            claims.win(f.ledger, row.firing, row.repo_id, row.number, seen.tip, f.now)
+        claims.advance(f.ledger, row.firing, seen.tip, seen.record.state)
+    ghost = _ghost(f, dead, _target_again(f, row, seen.record, seen.tip), seen.record, seen.tip)
+    f.note("repairing a dead firing's claim", firing=dead.id, issue=f"{row.repo}#{row.number}", state=seen.record.state)
+    if seen.record.state == "published":
+        land.roll_forward(ghost)
+    elif seen.record.state == "active":
+        _keep_work(ghost)
+        ghost.end_reason = dead.reason or "it died"
+        _release(ghost, ghost.claim or Claim(ghost.target, seen.record, seen.tip), Ending(dead.outcome or DIED, ""))
+    else:
+        with f.ledger.transaction():
+            claims.end(f.ledger, row.firing, "ended", seen.record.state, seen.tip, f.now)
+
+
+def _ghost(f: Firing, dead: firings.Firing, target: Target, record: ClaimRecord, tip: str) -> Firing:
+    """The dead firing as a session once more, so that one way of settling serves both."""
+    agent = f.roster.agents.get(dead.agent, f.agent)
+    ghost = Firing(dead, agent, f.roster, f.ports, f.options, f.started_ms)
+    ghost.claim = Claim(target, record, tip)
+    ghost.tree = worktree.places(ghost, record.base)
+    ghost.engine_started = any(step.name == "engine" for step in steps.of_firing(f.ledger, dead.id))
+    ghost.settled = (dead.cost_micro or 0, dead.cost_basis or "reservation")
+    return ghost
+
+
+def _target_again(f: Firing, row: ClaimRow, record: ClaimRecord, tip: str) -> Target:
+    """What a claim was about, from its record and the issue as it is now."""
+    repo = f.fleet.repos[row.repo]
+    issue = f.ports.forge.issues.read(row.repo, row.number)
+    facts = f.ports.forge.repository.facts(row.repo)
+    branch = f"watchbill/issue-{row.number}"
+    return Target(
+        repo,
+        row.repo_id,
+        facts.default_branch,
+        issue,
+        poll.digest(issue),
+        "",
+        (),
+        tip,
+        record,
+        row.generation,
+        record.label_event,
+        record.attempt,
+        record.pr_floor,
+        branch,
+        record.base,
+        None,
+        f.fleet.labels.fixes_base in issue.labels,
+    )

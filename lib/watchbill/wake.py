@@ -1,0 +1,116 @@
+"""wake: what a timer starts. The compiled roster entry, one read of the ledger, the gates; and nothing else.
+
+Everything here, and everything it imports at the top, is standard library: a firing that is refused, or has nothing to
+do while the shared poll is fresh, never imports a third-party module, forks, or talks to anybody (DESIGN section 17).
+Only past that point is `firing` imported, and with it the rest of the program.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from watchbill import compiled, gates, look, process
+from watchbill.clock import SystemClock
+from watchbill.compiled import Agent, Compiled
+from watchbill.errors import Fixable
+from watchbill.gates import snapshot
+from watchbill.home import find_home
+from watchbill.host import host_id
+from watchbill.ids import new_id
+from watchbill.ledger import db
+from watchbill.ledger.firings import Firing
+from watchbill.outcomes import Ending
+from watchbill.woken import Options, Woken, refuse
+
+
+class Past(NamedTuple):
+    """Every gate let it pass, and there may be something to do."""
+
+    woken: Woken
+    roster: Compiled
+    agent: Agent
+
+
+class Broken(NamedTuple):
+    """The roster is invalid, or does not know this agent: nothing is claimed, what is dead is still repaired."""
+
+    woken: Woken
+    roster: Compiled | None  # the last that compiled
+    problem: Fixable
+
+
+def up(role: str | None, options: Options) -> int | Past | Broken:
+    """An int: the exit status of a firing that ended here. `role`: what the started script is for, if it says so."""
+    woken = _wake(role, options)
+    roster, problem = compiled.load(woken.home.roster), None
+    stale = roster is None or roster.sources != compiled.source_facts(woken.home.root)
+    if roster is not None and not stale:
+        return _past_roster(role, woken, roster)
+    if roster is not None and (agent := roster.agents.get(options.agent)):
+        refused = _gates(woken, roster, agent)  # a hold needs no parsing
+        if refused is not None:
+            return refused
+    try:
+        from watchbill.roster import compile_roster  # third-party from here on: the roster was edited
+
+        roster = compile_roster(woken.home.root)
+    except Fixable as found:
+        problem = found
+    if problem is None and roster is not None:
+        return _past_roster(role, woken, roster)
+    assert problem is not None
+    return Broken(woken, roster, problem)
+
+
+def _wake(role: str | None, options: Options) -> Woken:
+    home = find_home(os.environ, options.home)
+    if not os.path.isdir(home.root):
+        raise Fixable(
+            "WB-HOME-01",
+            f"{home.root}: there is no fleet here",
+            fix="set WATCHBILL_HOME, or begin with a fleet.toml there; `watchbill demo` shows one",
+        )
+    clock = SystemClock()
+    me = process.me()
+    started = process.started_epoch(me.pid)
+    ledger = db.open_ledger(home.ledger)
+    id, host = new_id(clock.now()), host_id(home.host)
+    row = Firing(id, options.agent, role or "", host, me.boot, me.pid, me.started, None, int(started))
+    return Woken(options, home, clock, ledger, row, int(started * 1000))
+
+
+def _past_roster(role: str | None, woken: Woken, roster: Compiled) -> int | Past | Broken:
+    agent = roster.agents.get(woken.options.agent)
+    if agent is None or (role and agent.role != role):
+        known = ", ".join(sorted(name for name, other in roster.agents.items() if role in (None, other.role)))
+        what = (
+            f"agent {woken.options.agent!r} is not in the roster"
+            if agent is None
+            else (f"agent {agent.name!r} plays the role {agent.role}, not {role}")
+        )
+        return Broken(woken, roster, Fixable("WB-FIRE-01", f"{woken.home.root}: {what}", fix=f"one of: {known}"))
+    refused = _gates(woken, roster, agent)
+    if refused is not None:
+        return refused
+    woken = woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest))
+    rest = (
+        None
+        if woken.options.dry_run
+        else look.at_rest(
+            woken.ledger, roster.fleet, agent, woken.row, woken.clock, woken.started_ms, woken.options.scheduled
+        )
+    )
+    if rest is not None:
+        return refuse(woken, rest.ending, rest.decisions)
+    return Past(woken, roster, agent)
+
+
+def _gates(woken: Woken, roster: Compiled, agent: Agent) -> int | None:
+    """None when every gate let it pass."""
+    seen = snapshot.take(woken.ledger, woken.home, agent, roster.fleet, woken.row.host, woken.clock)
+    refusal, verdicts = gates.check(agent, seen)
+    if refusal is None:
+        return None
+    woken = woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest))
+    return refuse(woken, Ending(refusal.outcome, refusal.reason, refusal.reason_id), verdicts)

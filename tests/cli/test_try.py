@@ -1,0 +1,125 @@
+"""`watchbill try` on repositories with a history of their own: one branch more, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fleet import WATCHBILL
+from support.forge import git
+from support.tree import picture
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project as a person has it: history, a dirty checkout, an odd config, a hook."""
+    root = tmp_path / "project"
+    git("init", "--quiet", "--initial-branch=trunk", root)
+    (root / "calc.py").write_text("def add(a, b):\n    return a - b\n")
+    (root / "test_calc.py").write_text(
+        "import unittest, calc\n\nclass T(unittest.TestCase):\n"
+        "    def test(self):\n        self.assertEqual(calc.add(2, 3), 5)\n"
+    )
+    git("add", "-A", cwd=root)
+    git("commit", "--quiet", "-m", "Begin", cwd=root)
+    git("tag", "v1", cwd=root)
+    (root / "notes.txt").write_text("not committed\n")
+    (root / "calc.py").write_text("def add(a, b):\n    return a - b  # hm\n")
+    (root / ".git" / "hooks" / "reference-transaction").write_text("#!/bin/sh\nexit 0\n")
+    return root
+
+
+def trial(root: Path, *argv: str, tmp: Path) -> tuple[int, dict[str, Any], str]:
+    import os
+
+    command = [sys.executable, WATCHBILL, "try", "--repo", str(root), "--json", *argv]
+    environment = {**os.environ, "TMPDIR": str(tmp)}
+    done = subprocess.run(
+        command, text=True, capture_output=True, env=environment, check=False, stdin=subprocess.DEVNULL
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
+
+
+CHECK = f"{shlex.quote(sys.executable)} -m unittest -q"
+
+
+def without_the_branch(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    """What changed, but for new objects, the new branch and its log."""
+    changed = {k: (before.get(k), after.get(k)) for k in {*before, *after} if before.get(k) != after.get(k)}
+    allowed = (".git/objects", ".git/refs/heads/watchbill", ".git/logs/refs/heads/watchbill")
+    return {k: v for k, v in changed.items() if not k.startswith(allowed)}
+
+
+def test_a_branch_with_one_commit_and_its_evidence(project: Path, tmp_path: Path) -> None:
+    before = picture(project)
+    status, answer, err = trial(
+        project,
+        "--issue",
+        "add() subtracts",
+        "--engine",
+        "command",
+        "--argv",
+        "sed -i s/-/+/ calc.py",
+        "--check",
+        CHECK,
+        tmp=tmp_path,
+    )
+    assert (status, answer["outcome"]) == (0, "pull_request"), (answer, err)
+    assert answer["branch"] == f"watchbill/try-{answer['firing']}"
+    assert without_the_branch(before, picture(project)) == {}
+    assert git("for-each-ref", "--format=%(refname)", cwd=project).splitlines() == [
+        "refs/heads/trunk",
+        f"refs/heads/{answer['branch']}",
+        "refs/tags/v1",
+    ]
+    assert git("rev-list", "--count", f"trunk..{answer['branch']}", cwd=project) == "1"
+    assert git("show", f"{answer['branch']}:calc.py", cwd=project) == "def add(a, b):\n    return a + b"
+    assert [(check["on"], check["exit"]) for check in answer["checks"]] == [("base", 1), ("work", 0)]
+    assert all(Path(record["path"]).is_file() for record in answer["evidence"])
+    assert {"diff", "check", "transcript"} <= {record["kind"] for record in answer["evidence"]}
+
+
+def test_a_check_that_fails_leaves_no_branch_and_names_the_work(project: Path, tmp_path: Path) -> None:
+    before = picture(project)
+    status, answer, _ = trial(project, "--issue", "x", "--argv", "touch new.txt", "--check", "false", tmp=tmp_path)
+    assert (status, answer["outcome"], answer["branch"]) == (65, "checks_failed", None)
+    assert without_the_branch(before, picture(project)) == {}
+    kept = answer["kept"]
+    git("fetch", "--quiet", kept["mirror"], kept["ref"], cwd=project)
+    assert git("show", "--name-only", "--format=", kept["commit"], cwd=project) == "new.txt"
+
+
+@pytest.mark.parametrize(
+    ("argv", "id"),
+    [
+        (["--repo", "/nowhere"], "WB-TRY-01"),
+        (["--repo", "."], "WB-TRY-02"),
+        (["--engine", "command"], "WB-TRY-04"),
+        (["--argv", "a 'b"], "WB-TRY-04"),
+        (["--argv", "true", "--timeout", "soon"], "WB-ROSTER-01"),
+        (["--engine", "nosuch"], "WB-ROSTER-01"),
+    ],
+)
+def test_mistakes_write_nothing(project: Path, tmp_path: Path, argv: list[str], id: str) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    before = picture(project)
+    command = [sys.executable, WATCHBILL, "try", "--repo", str(project), "--issue", "x", *argv]
+    done = subprocess.run(command, text=True, capture_output=True, cwd=scratch, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 78, done.stderr
+    assert id in done.stderr
+    assert picture(project) == before
+    assert picture(scratch) == {}
+
+
+def test_a_shallow_repository_is_refused(project: Path, tmp_path: Path) -> None:
+    git("-c", "protocol.file.allow=always", "clone", "--quiet", "--depth=1", f"file://{project}", tmp_path / "shallow")
+    status, answer, err = trial(tmp_path / "shallow", "--issue", "x", "--argv", "true", tmp=tmp_path)
+    assert (status, answer) == (78, {})
+    assert "--unshallow" in err

@@ -1,0 +1,111 @@
+"""Running engines in tests: three adapters that run the same Python text, and a look at what is left of a firing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from watchbill import engines, process
+from watchbill.clock import SystemClock
+from watchbill.engines import command, supervise
+from watchbill.engines.base import Engine, Event, Launch, Limits, Result, Task, Usage
+from watchbill.isolation import none
+from watchbill.isolation.base import Isolation, Jail
+
+FIRING = "20260101T000000-test"
+SHORT = (0.25, 0.25)
+
+#: At the top of every program: `say` prints one JSON line.
+PRELUDE = """
+import json, os, signal, sys, time
+def say(type, **more):
+    print(json.dumps({"type": type, **more}), flush=True)
+"""
+
+
+class Outsider:
+    """An adapter of somebody else's: it has a final event and says why it failed."""
+
+    name = "outsider"
+    has_budget = False
+    headroom_micro = 0
+    unmetered_basis = "ceiling"
+
+    def launch(self, task: Task) -> Launch:
+        return Launch(tuple(task.options["argv"]), {"OUTSIDER": "1"}, task.brief.encode())
+
+    def read(self, line: bytes, so_far: Usage) -> Event | None:
+        said = command.as_object(line)
+        if said.get("type") == "final":
+            return Event("final", ok=said.get("ok"), text="done")
+        if said.get("type") in ("auth", "billing", "context"):
+            return Event(said["type"])
+        return command.read(line, so_far)
+
+    def succeeded(self, exit_status: int, final: Event | None) -> bool:
+        return exit_status == 0 and final is not None and final.ok is True
+
+
+#: What goes through the contract's suite.
+ADAPTERS: dict[str, Engine] = {"command": engines.ENGINES["command"], "scripted": engines.ENGINES["scripted"]}
+OUTSIDER = Outsider()
+
+
+def options(adapter: str, file: Path) -> dict[str, Any]:
+    """What makes an adapter run a Python file."""
+    argv = [sys.executable, "-I", "-S", str(file)]
+    if adapter == "scripted":
+        return {"steps": [{"run": "exec " + " ".join(argv)}]}
+    return {"argv": argv}
+
+
+def a_task(root: Path, adapter: str, text: str, brief: str = "the brief", **limits: Any) -> Task:
+    """A task whose engine runs this Python text, in a worktree below `root`."""
+    work = root / "work"
+    work.mkdir(exist_ok=True)
+    file = work / "engine.py"
+    file.write_text(PRELUDE + text)
+    return Task(
+        firing=FIRING, workdir=str(work), brief=brief, home=str(root / "home"), tmp=str(root / "tmp"),
+        log=str(root / "engine.log"), model=None, options=options(adapter, file), env={},
+        limits=Limits(**{"wall_s": 20.0, **limits}))  # fmt: skip
+
+
+def a_jail(task: Task, hidden: tuple[str, ...] = ()) -> Jail:
+    return Jail(task.workdir, (task.workdir, task.home, task.tmp), (), hidden)
+
+
+def run(
+    task: Task,
+    adapter: str,
+    *,
+    isolation: Isolation = none,
+    beat: Callable[[], str | None] = lambda: None,
+    ladder: tuple[float, float] = SHORT,
+    **more: Any,
+) -> Result:
+    return supervise.run(
+        ADAPTERS.get(adapter, OUTSIDER), task, isolation, a_jail(task), SystemClock(), beat, ladder=ladder, **more)  # fmt: skip
+
+
+def left(firing: str = FIRING) -> list[int]:
+    """What still carries the marker of the firing."""
+    return process.find_marked(supervise.MARKER, firing)
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Until it is true; the test fails when it never is."""
+    until = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def lines(path: str) -> list[Any]:
+    """The JSON lines of a log."""
+    return [json.loads(line) for line in Path(path).read_text().splitlines() if line.startswith("{")]
