@@ -14,13 +14,13 @@ from watchbill import roles
 
 _WATCHED = """
 import os, runpy, sys
-seen = []
+seen, before = [], set(sys.modules)  # what site and its .pth files brought is not ours
 bad = ("os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "subprocess.Popen", "socket.connect", "socket.getaddrinfo")
 sys.addaudithook(lambda event, args: seen.append(event) if event in bad else None)
 real = os._exit
 def leave(status):
     import json
-    own = [n for n, m in sys.modules.items() if "site-packages" in (getattr(m, "__file__", None) or "")]
+    own = [n for n, m in sys.modules.items() if n not in before and "site-packages" in (getattr(m, "__file__", None) or "")]
     sys.stderr.write(json.dumps({"events": seen, "third": own, "modules": sorted(sys.modules)}))
     sys.stderr.flush()
     real(status)

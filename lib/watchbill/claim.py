@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from watchbill import effects, lifecycle, render
+from watchbill import effects, lifecycle, poll, render
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Verdict
 from watchbill.forge.base import ForgeError, Unknown
@@ -171,7 +171,7 @@ def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> N
     def ours() -> int | None:
         if not target.issue.comments and state == "active" and target.generation == 1:
             return None
-        me = forge.repository.whoami().id
+        me = poll.myself(f).id
         found = [c.id for c in forge.issues.comments(name, number) if c.author.id == me and render.MARKER in c.body]
         return min(found, default=None)
 

@@ -6,34 +6,9 @@ files are the work; the runner commits.
 
 from __future__ import annotations
 
-from watchbill import evidence, git, render, scan
+from watchbill import evidence, render, scan
 from watchbill.live import Firing, Target, Tree, Work
-from watchbill.mirror import Mirror
 from watchbill.outcomes import Ended
-
-
-_LINK = "120000"
-_BLOBS = ("100644", "100755", _LINK)
-
-
-def _changes(mirror: Mirror, base: str, frozen: str) -> list[scan.Change]:
-    """What differs, with as much of the contents as the scan reads."""
-    raw = mirror.changes(base, frozen)
-    files = {id for c in raw for id, mode in ((c.new_id, c.new_mode), (c.old_id, c.old_mode)) if mode in _BLOBS}
-    sizes, contents = git.sizes(mirror.path, files), git.blobs(mirror.path, files, scan.Policy().max_file_bytes)
-    return [
-        scan.Change(
-            path=c.path,
-            status=c.status,
-            old_mode=c.old_mode,
-            new_mode=c.new_mode,
-            size=sizes.get(c.new_id, 0),
-            content=None if c.new_mode == _LINK else contents.get(c.new_id),
-            link_target=contents.get(c.new_id) if c.new_mode == _LINK else None,
-            old_content=contents.get(c.old_id),
-        )
-        for c in raw
-    ]
 
 
 def freeze(f: Firing, target: Target, tree: Tree) -> Work:
@@ -42,7 +17,8 @@ def freeze(f: Firing, target: Target, tree: Tree) -> Work:
     frozen = mirror.freeze(tree.path, tree.base, tree.index_copy)
     if frozen == mirror.tree_of(tree.base):
         raise Ended("no_change", "the engine ended well and changed no file", "no-change")
-    changes = _changes(mirror, tree.base, frozen)
+    policy = scan.Policy(protected=target.repo.protected)
+    changes = mirror.changes(tree.base, frozen, policy)
     diff, added, removed = mirror.diff(tree.base, frozen)
     summary = {"files": len(changes), "added": added, "removed": removed, "tree": frozen, "base": tree.base}
     digest = evidence.keep(f, "diff", diff, summary)
@@ -50,7 +26,7 @@ def freeze(f: Firing, target: Target, tree: Tree) -> Work:
     work = Work(frozen, commit, len(changes), added, removed, digest)
     f.work = work
     f.note("collected", **summary)
-    findings = scan.findings(changes, scan.Policy(protected=target.repo.protected))
+    findings = scan.findings(changes, policy)
     if findings:
         listed = [f"{found.kind} in {found.path}: {found.detail}" for found in findings]
         evidence.keep(f, "scan", "\n".join(listed), {"findings": len(findings), "first": listed[0]})

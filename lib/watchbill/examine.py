@@ -14,10 +14,12 @@ from watchbill.ledger import claims, firings, polls, sightings
 from watchbill.ledger.attempts import get as attempts_of
 from watchbill.ledger.decisions import Decision
 from watchbill.live import Firing, Target
-from watchbill.look import Listed, query
+from watchbill.look import Listed, query, won_meanwhile
 
 #: A firing reads at most so many issues by number: the rest wait for the next one.
 MOST = 10
+#: After so many seconds another may examine an issue: this one has died over it.
+_EXAMINED_S = 120
 
 
 def target(f: Firing, listed: Listed) -> Target | None:
@@ -26,12 +28,15 @@ def target(f: Firing, listed: Listed) -> Target | None:
 
     def skip(reason_id: str, reason: str) -> None:
         """Put it on record; there is no target."""
+        _let_go(f, listed)
         winner = _winner_meanwhile(f, listed)
         if winner is not None:
             f.decide(Decision("examine", subject, "lost", "taken-meanwhile", winner))
         else:
             f.decide(Decision("examine", subject, "skip", reason_id, reason))
 
+    if not _ours_to_examine(f, listed):
+        return None
     forge = f.ports.forge
     try:
         issue = forge.issues.read(listed.repo, listed.number)
@@ -92,10 +97,40 @@ def target(f: Firing, listed: Listed) -> Target | None:
     )
 
 
+def _ours_to_examine(f: Firing, listed: Listed) -> bool:
+    """One firing of a host examines an issue at a time; the others go on to the next issue at once.
+
+    Fifty firings of the same second then spread over the issues, instead of all asking about the oldest.
+    """
+    question, subject = _question(listed), f"{listed.repo}#{listed.number}"
+    with f.ledger.transaction():
+        ours = polls.take(f.ledger, question, f.id, f.now, f.now + _EXAMINED_S)
+        other = polls.get(f.ledger, question).refreshing_by
+        owner = claims.live_on(f.ledger, listed.repo_id, listed.number)
+        if ours and owner is not None:
+            polls.give_back(f.ledger, question, f.id)
+    if ours and owner is None:
+        return True
+    by = firings.get(f.ledger, owner.firing if owner else str(other))
+    who = f"{by.agent} (firing {by.id})" if by else "another firing"
+    said = f"claimed it first, as generation {owner.generation}" if owner else "is claiming it"
+    f.decide(Decision("examine", subject, "lost", "taken-meanwhile", f"{who} {said}"))
+    return False
+
+
+def _question(listed: Listed) -> str:
+    return f"examine {listed.repo_id}#{listed.number}"
+
+
+def _let_go(f: Firing, listed: Listed) -> None:
+    with f.ledger.transaction():
+        polls.give_back(f.ledger, _question(listed), f.id)
+
+
 def _winner_meanwhile(f: Firing, listed: Listed) -> str | None:
     """Who took the issue between our start and now, if somebody of this host did: that is a race lost, not idleness."""
     last = claims.last_won(f.ledger, listed.repo_id, listed.number)
-    if last is None or (last.won_at or 0) < f.row.started or last.firing == f.id:
+    if last is None or last.firing == f.id or not won_meanwhile(f.ledger, last, f.row.started):
         return None
     owner = firings.get(f.ledger, last.firing)
     who = f"{owner.agent} (firing {last.firing})" if owner else f"firing {last.firing}"
@@ -112,12 +147,25 @@ def _authorised(f: Firing, repo: str, issue: Issue) -> tuple[LabelEvent | None, 
         return None, admit.Reason(
             "moved-on", f"it is {issue.state} and labelled {', '.join(issue.labels) or 'nothing'}"
         )
-    events = f.ports.forge.issues.label_events(repo, issue.number)
-    event = next((e for e in reversed(events) if e.label == f.agent.takes and e.added), None)
+    event = _last_word(f, f.ports.forge.issues.label_events(repo, issue.number))
     if event is None:
         return None, None
     permission = f.ports.forge.repository.permission(repo, event.actor.login)
     return event, admit.eligible(issue, event, permission, admit.policy(f.fleet.trust))
+
+
+def _last_word(f: Firing, events: tuple[LabelEvent, ...]) -> LabelEvent | None:
+    """The newest time that somebody else than our bot put the label on; None when somebody else took it off since.
+
+    Our own edits are projections: a label that we put back after a failed try stands on the word of whoever put it
+    there first. Where we act in a person's name (`auth = "gh"`), what this person did counts as a person's.
+    """
+    me = poll.myself(f)
+    for event in reversed(events):
+        if event.label != f.agent.takes or (event.actor.id == me.id and me.kind != "User"):
+            continue
+        return event if event.added else None
+    return None
 
 
 def _expired(f: Firing, repo_id: int, number: int, seen: Seen) -> rules.Takeover:

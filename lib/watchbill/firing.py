@@ -26,7 +26,7 @@ from watchbill import (
 )
 from watchbill.compiled import Agent, Compiled
 from watchbill.gates.snapshot import lock_path
-from watchbill.ledger import firings
+from watchbill.ledger import firings, polls
 from watchbill.live import Claim, Firing
 from watchbill.outcomes import Ending
 from watchbill.ports import Ports
@@ -59,6 +59,8 @@ def rehearse(f: Firing) -> Ending:
         take_one(f)
         raise AssertionError("a dry run owns nothing")
     except Exception as error:
+        with f.ledger.transaction():
+            polls.give_back_all(f.ledger, f.id)
         return report.rehearsed(f, ending.of(f, error))
 
 

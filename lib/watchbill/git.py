@@ -111,7 +111,7 @@ class Advertised(NamedTuple):
     head: str | None  # the branch HEAD names, without refs/heads/
 
 
-class Change(NamedTuple):
+class PathDiff(NamedTuple):
     """One path that differs between two trees; renames are a deletion and an addition."""
 
     path: str
@@ -273,13 +273,13 @@ def refs(git_dir: str, prefix: str) -> dict[str, str]:
     return {name: sha for sha, _, name in (line.partition(" ") for line in lines)}
 
 
-def diff_tree(git_dir: str, old: str, new: str) -> list[Change]:
+def diff_tree(git_dir: str, old: str, new: str) -> list[PathDiff]:
     """What differs between two trees or commits."""
     raw = run("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new, git_dir=git_dir).stdout
     found, entries = [], iter(zsplit(raw))
     for facts in entries:
         old_mode, new_mode, old_id, new_id, status = facts.lstrip(":").split(" ")
-        found.append(Change(next(entries), status, old_mode, new_mode, old_id, new_id))
+        found.append(PathDiff(next(entries), status, old_mode, new_mode, old_id, new_id))
     return found
 
 
@@ -381,7 +381,7 @@ def fetch(git_dir: str, remote: Remote, *refspecs: str, timeout_s: float = 1800.
 
 def push(git_dir: str, remote: Remote, refspecs: Sequence[str], leases: dict[str, str], *,
          timeout_s: float = 120.0) -> Pushed:  # fmt: skip
-    """One atomic push; `leases` has every ref's expected value, "" for one that must not exist. Never raises GitError."""
+    """One atomic push; `leases`: every ref's expected value, "" for one that must not exist. Raises no GitError."""
     expected = [f"--force-with-lease={ref}:{value}" for ref, value in leases.items()]
     argv = ("push", "--porcelain", "--atomic", "--no-recurse-submodules", *expected, "--", remote.url, *refspecs)
     try:

@@ -139,7 +139,7 @@ def _judge(
         return skip("held", f"{hold.scope} {hold.subject} is held: {hold.reason}", hold=hold.id, until=hold.until)
     owner = claims.live_on(ledger, issue.repo_id, issue.number)
     if owner is not None:
-        taken_now = owner.won_at is None or owner.won_at >= started
+        taken_now = owner.won_at is None or won_meanwhile(ledger, owner, started)
         return skip(
             "owned-here",
             f"firing {owner.firing} of this host owns it (generation {owner.generation})",
@@ -148,7 +148,7 @@ def _judge(
             generation=owner.generation,
         )
     last = claims.last_won(ledger, issue.repo_id, issue.number)
-    if last is not None and (last.ended_at or 0) >= started:
+    if last is not None and won_meanwhile(ledger, last, started):
         return skip(
             "taken-meanwhile",
             f"firing {last.firing} had it while this one was looking ({last.record})",
@@ -178,6 +178,16 @@ def _judge(
                     exit=known.exit,
                 )
     return skip("may-be-claimed", "labelled, not owned by this host, not backing off", "take")
+
+
+def won_meanwhile(ledger: Ledger, claim: claims.Claim, started: int) -> bool:
+    """Whether a claim was won after `started`: a race lost, where an older claim is just somebody at work.
+
+    Times are whole seconds; a firing that had ended by then, within the same second, was before us.
+    """
+    owner = firings.get(ledger, claim.firing)
+    over = owner is not None and owner.ended is not None and owner.ended <= started
+    return (claim.won_at or 0) >= started and not over
 
 
 def ending_of(agent: Agent, seen: Sight) -> Ending:

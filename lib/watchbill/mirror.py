@@ -19,7 +19,8 @@ from contextlib import contextmanager
 
 from watchbill import git, lock
 from watchbill.errors import Fixable
-from watchbill.git import Change, GitError, Identity, Remote
+from watchbill.git import GitError, Identity, Remote
+from watchbill.scan import DEFAULT, Change, Policy
 
 KEPT = "refs/watchbill/kept/"
 _TRACKING = "refs/remotes/origin/"
@@ -27,6 +28,8 @@ _TRACKING = "refs/remotes/origin/"
 _MARK = "watchbill-mirror"
 #: git holds a ref's lock file for milliseconds: one of this age was left by a git that was killed.
 _STALE_S = 60.0
+_BLOBS = ("100644", "100755", "120000")
+_FAR = 4
 
 
 class Mirror:
@@ -240,8 +243,10 @@ class Mirror:
                 raise GitError(("ls-files", *argv), done.exit, "", done.stderr)
             return git.zsplit(done.stdout)
 
-        links = {line.partition("\t")[2] for line in listed("--stage") if line.startswith("160000 ")}
-        gone = set(listed("--deleted")) - links
+        rows = [line.partition("\t") for line in listed("--stage")]
+        links = {path for facts, _, path in rows if facts.startswith("160000 ")}
+        gone = set(listed("--deleted")) | _behind_links(worktree, (path for _, _, path in rows))
+        gone -= links
         present: set[str] = set()
         for path in set(listed("--modified")) - gone - links:
             # A directory, socket or the like where a file was: the file is gone.
@@ -257,9 +262,12 @@ class Mirror:
 
     def _not_ignored(self, worktree: str, index: str, paths: list[str]) -> set[str]:
         argv = ("check-ignore", "-z", "--no-index", "--stdin")
-        given = git.zjoin(paths)
-        done = git.run(*argv, git_dir=self.path, work_tree=worktree, index=index, stdin=given, check=False)
-        return set(paths) - set(git.zsplit(done.stdout))
+        env = {"GIT_LITERAL_PATHSPECS": "0"}  # which it does not support; "./" keeps any name from being a pattern
+        given = git.zjoin(f"./{path}" for path in paths)
+        done = git.run(*argv, git_dir=self.path, work_tree=worktree, index=index, env=env, stdin=given, check=False)
+        if done.exit > 1:  # 1: none is ignored
+            raise GitError(argv, done.exit, "", done.stderr)
+        return set(paths) - {path.removeprefix("./") for path in git.zsplit(done.stdout)}
 
     def _update_index(self, worktree: str, index: str, gone: Iterable[str], present: Iterable[str]) -> None:
         removed = git.zjoin(f"0 {'0' * 40}\t{path}" for path in gone)
@@ -274,9 +282,25 @@ class Mirror:
     def tree_of(self, commit: str) -> str:
         return git.rev_parse(self.path, f"{commit}^{{tree}}")
 
-    def changes(self, base: str, tree: str) -> list[Change]:
-        """What differs, path by path."""
-        return git.diff_tree(self.path, base, tree)
+    def changes(self, base: str, tree: str, policy: Policy = DEFAULT) -> list[Change]:
+        """What differs, path by path, with the contents that the scan looks at.
+
+        Of a change far above the policy's total, which the scan holds back whatever is in it, no content is read.
+        """
+        pairs = git.diff_tree(self.path, base, tree)
+        ids = {sha for p in pairs for sha, mode in ((p.old_id, p.old_mode), (p.new_id, p.new_mode)) if mode in _BLOBS}
+        sizes = git.sizes(self.path, ids)
+        total = sum(sizes.get(p.new_id, 0) for p in pairs)
+        far_above = total > _FAR * policy.max_total_bytes
+        read = {} if far_above else git.blobs(self.path, ids, policy.max_file_bytes)
+        found = []
+        for p in pairs:
+            link = p.new_mode == "120000"
+            content = b"" if far_above and sizes.get(p.new_id, 0) <= policy.max_file_bytes else read.get(p.new_id)
+            found.append(Change(p.path, p.status, p.old_mode, p.new_mode, sizes.get(p.new_id, 0),
+                                content if p.new_mode in _BLOBS and not link else None,
+                                os.fsdecode(content or b"") if link else None, read.get(p.old_id)))  # fmt: skip
+        return found
 
     def diff(self, base: str, tree: str) -> tuple[str, int, int]:
         """The patch for people to read, lines added, lines removed."""
@@ -311,6 +335,19 @@ def _has_commit(repository: str) -> bool:
             return any(line.split()[-1:] == [ref] for line in file)
     except OSError:
         return False
+
+
+def _behind_links(worktree: str, paths: Iterable[str]) -> set[str]:
+    """The paths that lie in a directory which is a symbolic link by now: what is read there is not the worktree's."""
+    known = {"": False}
+
+    def behind(directory: str) -> bool:
+        if directory not in known:
+            above = behind(os.path.dirname(directory))
+            known[directory] = above or os.path.islink(os.path.join(worktree, directory))
+        return known[directory]
+
+    return {path for path in paths if behind(os.path.dirname(path))}
 
 
 def _files_below(worktree: str, name: str) -> list[str]:

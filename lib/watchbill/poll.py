@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from watchbill import look
 from watchbill.compiled import Repo
 from watchbill.errors import Fixable
-from watchbill.forge.base import ForgeError, Issue, RateLimited, RepositoryFacts
+from watchbill.forge.base import ForgeError, Issue, Person, RateLimited, RepositoryFacts
 from watchbill.git import GitError
 from watchbill.ledger import polls
 from watchbill.ledger.polls import Poll
@@ -18,7 +19,7 @@ from watchbill.live import Firing
 _LEASE = "look"
 _LEASE_S = 60
 _WAIT_S = 30.0
-_FACTS_S = 3600
+_REMEMBERED_S = 3600
 
 
 def refresh(f: Firing) -> None:
@@ -61,16 +62,16 @@ def _answer(f: Firing, repo: Repo, label: str, known: Poll) -> tuple[str | None,
     """The validator and body to keep. A failure is kept as one, never as an empty list."""
     before = known.body if known.body and not known.body.get("failure") else None
     try:
-        facts = _facts(f, repo.full_name)
-        if facts.archived or not facts.can_push:
-            why = "it is archived" if facts.archived else "this account may not write its contents"
+        known_facts = facts(f, repo.full_name)
+        if known_facts.archived or not known_facts.can_push:
+            why = "it is archived" if known_facts.archived else "this account may not write its contents"
             return None, {"failure": why}
         listing = f.ports.forge.issues.listed(repo.full_name, label, known.validator if before else None)
         issues = before["issues"] if listing.issues is None and before else [_kept(i) for i in listing.issues or ()]
-        claims, base = f.ports.claim_refs(repo).survey(facts.default_branch)
+        claims, base = f.ports.claim_refs(repo).survey(known_facts.default_branch)
         body = {
-            "repo_id": facts.id,
-            "default_branch": facts.default_branch,
+            "repo_id": known_facts.id,
+            "default_branch": known_facts.default_branch,
             "issues": issues,
             "claims": {str(number): tip for number, tip in claims.items()},
             "base": base,
@@ -82,18 +83,27 @@ def _answer(f: Firing, repo: Repo, label: str, known: Poll) -> tuple[str | None,
         return None, {"failure": " ".join(str(error).split())[:300]}
 
 
-def _facts(f: Firing, repo: str) -> RepositoryFacts:
-    """What rarely changes about a repository: asked once an hour, not at every look."""
-    query = f"facts {repo}"
+def facts(f: Firing, repo: str) -> RepositoryFacts:
+    """What rarely changes about a repository."""
+    return RepositoryFacts(**_remembered(f, f"facts {repo}", lambda: f.ports.forge.repository.facts(repo)._asdict()))
+
+
+def myself(f: Firing) -> Person:
+    """The account we act as."""
+    return Person(**_remembered(f, f"whoami {f.fleet.api_url}", lambda: f.ports.forge.repository.whoami()._asdict()))
+
+
+def _remembered(f: Firing, query: str, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Asked once an hour and host, not at every look."""
     known = polls.get(f.ledger, query)
     now_ms = int(f.ports.clock.now() * 1000)
-    if known.body is not None and 0 <= now_ms - known.fetched_ms < _FACTS_S * 1000:
-        return RepositoryFacts(**known.body)
-    facts = f.ports.forge.repository.facts(repo)
+    if known.body is not None and 0 <= now_ms - known.fetched_ms < _REMEMBERED_S * 1000:
+        return dict(known.body)
+    answer = ask()
     with f.ledger.transaction():
         polls.take(f.ledger, query, f.id, f.now, f.now)
-        polls.put(f.ledger, query, f.id, None, now_ms, facts._asdict())
-    return facts
+        polls.put(f.ledger, query, f.id, None, now_ms, answer)
+    return answer
 
 
 def _kept(issue: Issue) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from watchbill import effects, money
 from watchbill.claims.record import VERSION, ClaimRecord
 from watchbill.compiled import Cap
 from watchbill.gates import capped
-from watchbill.ledger import claims, firings, reservations
+from watchbill.ledger import claims, firings, polls, reservations
 from watchbill.ledger.decisions import Decision
 from watchbill.ledger.reservations import AboveCap, Reservation
 from watchbill.live import Firing, Target
@@ -64,6 +64,7 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
             )
             for wanted in wanted_reservations(f, target):
                 reservations.reserve(f.ledger, wanted, f.now)
+            polls.give_back_all(f.ledger, f.id)  # the claim row says from now on whose it is
     except AboveCap as above:
         raise _capped(f, target, above.wanted) from above
     except sqlite3.IntegrityError:

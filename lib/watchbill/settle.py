@@ -16,7 +16,7 @@ from watchbill.engines import keeper
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError
 from watchbill.git import GitError
-from watchbill.ledger import attempts, claims, firings, reservations, steps
+from watchbill.ledger import attempts, claims, firings, polls, reservations, steps
 from watchbill.ledger.claims import Claim as ClaimRow
 from watchbill.ledger.db import Ledger
 from watchbill.live import Claim, Firing, Target, Tree
@@ -42,6 +42,7 @@ def close(f: Firing, end: Ending) -> Ending:
         _release(f, f.claim, end)
     with f.ledger.transaction(durable=True):
         _money(f)
+        polls.give_back_all(f.ledger, f.id)
         firings.end(f.ledger, f.id, end, f.now, f.cost_micro, f.cost_basis)
     f.note(f"ended: {end.outcome}: {end.reason}")
     return end
@@ -160,6 +161,7 @@ def bury(ledger: Ledger, host: str, now: int) -> None:
                     amount = held.reserved if ran else 0
                     reservations.settle(ledger, row.id, held.unit, amount, "reservation" if ran else "not started", now)
                     cost = amount if held.unit == "usd" else cost
+            polls.give_back_all(ledger, row.id)
             where = steps.of_firing(ledger, row.id)
             reason = f"its process {row.pid} ended without a word" + (f" in {where[-1].name}" if where else "")
             firings.end(ledger, row.id, Ending(DIED, reason, "died"), now, cost, "reservation" if ran else None)
@@ -218,7 +220,7 @@ def _target_again(f: Firing, row: ClaimRow, record: ClaimRecord, tip: str) -> Ta
     """What a claim was about, from its record and the issue as it is now."""
     repo = f.fleet.repos[row.repo]
     issue = f.ports.forge.issues.read(row.repo, row.number)
-    facts = f.ports.forge.repository.facts(row.repo)
+    facts = poll.facts(f, row.repo)
     branch = f"watchbill/issue-{row.number}"
     return Target(
         repo,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from watchbill.engines.base import Engine, Event, Launch, Limits, Result, Task, 
 from watchbill.isolation import none
 from watchbill.isolation.base import Isolation, Jail
 
-FIRING = "20260101T000000-test"
+#: Of this test run alone: another one may be going on beside it.
+FIRING = os.environ.get("FIRING_OF_THE_TEST", f"test-{os.getpid()}")
 SHORT = (0.25, 0.25)
 
 #: At the top of every program: `say` prints one JSON line.
@@ -88,8 +90,8 @@ def run(
     ladder: tuple[float, float] = SHORT,
     **more: Any,
 ) -> Result:
-    return supervise.run(
-        ADAPTERS.get(adapter, OUTSIDER), task, isolation, a_jail(task), SystemClock(), beat, ladder=ladder, **more)  # fmt: skip
+    engine = ADAPTERS.get(adapter, OUTSIDER)
+    return supervise.run(engine, task, isolation, a_jail(task), SystemClock(), beat, ladder=ladder, **more)
 
 
 def left(firing: str = FIRING) -> list[int]:

@@ -16,11 +16,11 @@ _WHO = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER")
 
 
 def git(path: Path | str, *argv: str, given: bytes = b"", **env: str) -> str:
-    """git in a bare repository; what it printed, without the last newline."""
+    """git in a bare repository ("": none); what it printed, without the last newline."""
     clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": os.devnull, "LC_ALL": "C"}
     done = subprocess.run(
         ["git", *argv], input=given, capture_output=True, check=False,
-        env={**clean, **_WHO, "GIT_CONFIG_NOSYSTEM": "1", "GIT_DIR": str(path), **env},
+        env={**clean, **_WHO, "GIT_CONFIG_NOSYSTEM": "1", **({"GIT_DIR": str(path)} if path else {}), **env},
     )  # fmt: skip
     assert done.returncode == 0, f"git {argv}: {done.stderr.decode()}"
     return os.fsdecode(done.stdout).removesuffix("\n")

@@ -66,12 +66,18 @@ class ClaimRefs:
     """A session with the claim refs of one repository."""
 
     def __init__(
-        self, mirror: Mirror, remote: Remote, namespace: str = NAMESPACE, sleep: Callable[[float], None] = time.sleep
+        self,
+        mirror: Mirror,
+        remote: Remote,
+        namespace: str = NAMESPACE,
+        sleep: Callable[[float], None] = time.sleep,
+        push_timeout_s: float = 120.0,
     ) -> None:
         self.mirror = mirror
         self.remote = remote
         self.namespace = namespace
         self._sleep = sleep
+        self._push_timeout_s = push_timeout_s
 
     def ref(self, number: int) -> str:
         return f"{self.namespace}{number}"
@@ -156,7 +162,8 @@ class ClaimRefs:
 
     def _push(self, moves: tuple[Move, ...]) -> Pushed:
         specs = [f"{move.new}:{move.ref}" for move in moves]
-        return git.push(self.mirror.path, self.remote, specs, {move.ref: move.expected for move in moves})
+        leases = {move.ref: move.expected for move in moves}
+        return git.push(self.mirror.path, self.remote, specs, leases, timeout_s=self._push_timeout_s)
 
     def _judge(self, moves: tuple[Move, ...], pushed: Pushed, *, first: bool) -> Verdict:
         """The verdict of a push that did not end cleanly."""
@@ -183,7 +190,7 @@ class ClaimRefs:
                 return Verdict("moved", f"{move.ref} is {there}, expected {expected}", seen, move.ref)
         if unauthorised:
             return Verdict("refused", f"auth: {said}", seen)
-        if _refusals(pushed):
+        if _refusals(pushed) or "does not support --atomic" in pushed.stderr:
             return Verdict("refused", said, seen)
         return Verdict("unknown", said, seen)
 
@@ -214,5 +221,5 @@ def _reason(pushed: Pushed) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip()]
-    fatal = [line for line in lines if line.startswith(("fatal:", "error: RPC"))]
-    return (fatal or lines or [""])[-1].strip()
+    fatal = [line for line in lines if line.startswith(("fatal:", "error: RPC"))]  # the first is the cause
+    return (fatal[:1] or lines[-1:] or [""])[0].strip()

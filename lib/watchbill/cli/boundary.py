@@ -25,10 +25,15 @@ def guarded(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except Exception:
-        from watchbill import scan
-
-        descriptor, path = tempfile.mkstemp(prefix="watchbill-bug-", suffix=".txt")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(scan.redact(f"watchbill {' '.join(sys.argv[1:2])}\n\n{traceback.format_exc()}"))
-        print(f"this is a bug in watchbill; the report is {path}", file=sys.stderr)
+        print(f"this is a bug in watchbill; the report is {bug_report()}", file=sys.stderr)
         return EXIT["bug"]
+
+
+def bug_report() -> str:
+    """Write down the exception being handled; the path of the report."""
+    from watchbill import scan
+
+    descriptor, path = tempfile.mkstemp(prefix="watchbill-bug-", suffix=".txt")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(scan.redact(f"watchbill {' '.join(sys.argv[1:2])}\n\n{traceback.format_exc()}"))
+    return path

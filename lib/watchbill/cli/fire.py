@@ -1,20 +1,45 @@
-"""`watchbill fire AGENT`, and every role script: what the timer runs.
+"""Fire one agent: what its timer runs, and its role script. Exactly one line on stdout.
 
-Standard library only at the top: most firings end at a gate.
+examples:
+  watchbill fire bosun
+  watchbill fire bosun --dry-run      the real path, up to the first effect
+  watchbill fire bosun --scheduled    as a timer: the host's shared poll may be up to a minute old
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+import time
+from typing import TYPE_CHECKING, NoReturn
 
-from watchbill import wake
+from watchbill import wake  # standard library only: most firings end at a gate
 from watchbill.errors import Fixable
-from watchbill.outcomes import EXIT, Ending
+from watchbill.ledger.firings import Firing
+from watchbill.outcomes import Ending
+from watchbill.reports import ending as told
 from watchbill.woken import Options, refuse
 
+if TYPE_CHECKING:
+    import argparse
+
 USAGE = "usage: fire AGENT [--scheduled] [--dry-run] [--json] [--home DIR]"
+
+
+HELP = "fire one agent: what its timer runs"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """For the help, and for `watchbill --home DIR fire ...`; `watchbill fire` itself goes the short way, by `main`."""
+    parser.add_argument("agent", help="its codename")
+    parser.add_argument("--scheduled", action="store_true", help="started by a timer")
+    parser.add_argument("--dry-run", action="store_true", help="stop before the first effect")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the line")
+
+
+def run(args: argparse.Namespace) -> int:
+    flags = [f"--{name.replace('_', '-')}" for name in ("scheduled", "dry_run", "json") if getattr(args, name)]
+    return main([args.agent, *flags, *(["--home", args.home] if args.home else [])])
 
 
 def main(argv: list[str], role: str | None = None) -> int:
@@ -27,7 +52,19 @@ def main(argv: list[str], role: str | None = None) -> int:
         return _fire(role, options)
     except Fixable as problem:  # there was no ledger to write it down in, or it is the ledger that failed
         print(problem, file=sys.stderr)
-        return EXIT[problem.outcome]
+        return _unrecorded(role, options, Ending(problem.outcome, problem.what.splitlines()[0], problem.id))
+    except Exception:  # outside the story, which catches its own
+        from watchbill.cli.boundary import bug_report
+
+        return _unrecorded(role, options, Ending("bug", f"the report is {bug_report()}", "bug"))
+
+
+def _unrecorded(role: str | None, options: Options, end: Ending) -> int:
+    """The one line of a firing that no ledger knows of."""
+    now = int(time.time())
+    row = Firing("", options.agent, role or "", "", "", 0, 0, None, now, now, end.outcome, end.exit, end.reason)
+    print(told.as_json(row) if options.json else told.as_line(row))
+    return end.exit
 
 
 def _fire(role: str | None, options: Options) -> int:

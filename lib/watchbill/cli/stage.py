@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from watchbill.errors import Fixable
 from watchbill.home import Home
 from watchbill.practice import server
 from watchbill.practice.server import Practice
+from watchbill.roster import compile_roster
 
 #: The person on this stage, and the account that the fleet acts as.
 PERSON, BOT = "you", "watchbill-bot"
@@ -104,6 +106,12 @@ def build(
         front = json.dumps({"name": name, "description": "Implements one labelled issue.", "watchbill": watchbill})
         body = f"You are {name}. Solve the issue below with the smallest change that a maintainer would merge."
         _write(os.path.join(home.agents, f"{name}.md"), f"---\n{front}\n---\n{body}\n\n{{{{ brief }}}}\n")
+    try:
+        compile_roster(home.root)
+    except BaseException:
+        practice.close()
+        shutil.rmtree(root)
+        raise
     return Stage(root, home, bare, full_name, practice)
 
 

@@ -71,7 +71,8 @@ class Usage(NamedTuple):
 class Event(NamedTuple):
     """One thing an engine said, reduced to what the supervisor acts on."""
 
-    kind: str  # usage | message | rate_limited | auth | billing | overloaded | context | refused | max_turns | budget | final
+    #: usage | message | rate_limited | auth | billing | overloaded | context | refused | max_turns | budget | final
+    kind: str
     usage: Usage | None = None  # the running total after this event
     text: str = ""
     until: int | None = None  # rate_limited: UTC epoch seconds of the provider's reset
@@ -86,6 +87,8 @@ class Engine(Protocol):
     has_budget: bool
     #: what one more request can cost beyond a cap, in micro-dollars: the headroom that a reservation adds
     headroom_micro: int
+    #: what a run costs that reported no usage at all: "free" (nothing can be spent) or "ceiling" (the firing cap)
+    unmetered_basis: str
 
     def launch(self, task: Task) -> Launch:
         """Raises errors.Fixable when the program is missing or cannot be used."""
@@ -105,7 +108,7 @@ class Result(NamedTuple):
     exit_status: int | None  # negative: the signal
     usage: Usage
     cost_micro: int
-    basis: str  # engine | priced | ceiling | free
+    basis: str  # engine | priced | ceiling | free | unmeasured
     until: int | None  # rate_limited
     stopped_by: str | None  # what `beat` answered when it asked to stop
     strays: int  # processes that had to be swept

@@ -38,5 +38,10 @@ def put(ledger: Ledger, query: str, by: str, validator: str | None, fetched_ms: 
                         body=json.dumps(body)) == 1
 
 
+def give_back_all(ledger: Ledger, by: str) -> None:
+    """Whatever a firing was asking about: it has ended, or owns what it asked about."""
+    ledger.write("poll_give_back_all", by=by)
+
+
 def give_back(ledger: Ledger, query: str, by: str) -> None:
     ledger.write("poll_give_back", query=query, by=by)

@@ -191,3 +191,6 @@ WHERE query = :query AND refreshing_by = :by
 
 -- poll_give_back: the refresh failed
 UPDATE polls SET refreshing_by = NULL, refreshing_until = NULL WHERE query = :query AND refreshing_by = :by
+
+-- poll_give_back_all: everything this firing was asking
+UPDATE polls SET refreshing_by = NULL, refreshing_until = NULL WHERE refreshing_by = :by

@@ -213,6 +213,7 @@ CREATE TABLE polls (
   refreshing_by    TEXT,
   refreshing_until INTEGER
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX polls_in_hand ON polls (refreshing_by) WHERE refreshing_by IS NOT NULL;
 
 -- Append-only history. Triggers write the rows; the transaction fills their hashes before it commits.
 CREATE TABLE events (

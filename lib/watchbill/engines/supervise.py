@@ -1,0 +1,232 @@
+"""Run one program under limits, hear what it says, and leave nothing of it behind.
+
+`run` runs an engine, `run_check` a check of the repository; both the same way. The program gets an environment from an
+allow-list, a session of its own, and its brief on stdin, written only as fast as it reads. It is stopped at the first
+limit it meets: SIGINT, so that an engine can still say what it spent, then SIGTERM, then SIGKILL; and then whatever it
+started is swept, whether it ended by itself, was stopped, or an exception passes through here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from watchbill.clock import Clock
+from watchbill.engines.base import Engine, Event, Limits, Result, Task, Usage
+from watchbill.engines.child import Child
+from watchbill.engines.keeper import MARKER
+from watchbill.engines.stream import Lines, Log
+from watchbill.engines.watch import LADDER, Beat, Deaf, Stop, Watch
+from watchbill.isolation.base import Isolation, Jail, program_path
+
+__all__ = ["LADDER", "MARKER", "Beat", "CheckRun", "Price", "environment", "run", "run_check"]
+
+#: What tokens cost without a figure of the engine's own, in micro-dollars; None when no price is known.
+Price = Callable[[str | None, Usage], int | None]
+
+_MESSAGE = 4000
+_TROUBLE = ("rate_limited", "auth", "billing", "overloaded", "context", "refused", "max_turns", "budget")
+
+
+class CheckRun(NamedTuple):
+    """How a check ended."""
+
+    exit_status: int  # negative: the signal; under bwrap 128 + the signal; -9 when it could not even be killed
+    limit: str | None  # wall, when it was stopped for that
+    stopped_by: str | None  # what `beat` answered when it asked to stop
+    duration_s: float
+    output_tail: str  # the last 16 KiB of stdout and stderr together
+    log: str  # path of the whole output, bounded
+    strays: int  # processes that had to be swept
+    isolation: str  # which layer held: bwrap | landlock | none
+
+
+def run(
+    engine: Engine,
+    task: Task,
+    isolation: Isolation,
+    jail: Jail,
+    clock: Clock,
+    beat: Beat,
+    *,
+    ladder: tuple[float, float] = LADDER,
+    price: Price = lambda _model, _usage: None,
+) -> Result:
+    """Run an engine for a task; `task.log` holds its raw stdout afterwards.
+
+    The verdict is, in this order: what we stopped it for; the last trouble it reported in a structured event (the
+    latest reset time of several); its exit status and final event, by the engine's own account; else crash.
+
+    The cost is, in this order: the engine's own figure (basis `engine`); its tokens by `price` (`priced`); nothing, for
+    an engine that can spend nothing and said nothing (`free`); else the firing's cap in dollars (`ceiling`), also for a
+    run that was cut short: what could not be measured is not free; without such a cap 0, marked `unmeasured`.
+
+    A run that reaches its cap in tokens or dollars is stopped there, one that goes past its turns likewise; not by its
+    final event, after which nothing more is spent. Fixable when the program is missing or cannot be started. An
+    exception of `beat` passes through once the program is stopped and swept.
+    """
+    launch = engine.launch(task)
+    ear = _Ear(engine, task.limits)
+    env = environment(task.firing, task.home, task.tmp, {**task.env, **launch.env})
+    with Log(task.log) as log:
+        child = _start(isolation, jail, launch.argv, env, merged=False)
+        watch = Watch(child, launch.stdin, log, ear, clock, ladder)
+        stop = watch.until_gone(task.limits, beat)
+    cost, basis = _cost(engine, task, ear.usage, price)
+    verdict = _verdict(engine, stop, ear, child.exit_status)
+    return Result(
+        verdict=verdict,
+        limit=stop.limit if stop else None,
+        exit_status=child.exit_status,
+        usage=ear.usage,
+        cost_micro=cost,
+        basis=basis,
+        until=ear.until if verdict == "rate_limited" else None,
+        stopped_by=stop.by if stop else None,
+        strays=watch.strays,
+        message=ear.message,
+        stderr_tail=watch.stderr.text(),
+        log=task.log,
+        isolation=isolation.name,
+        duration_s=watch.duration_s,
+    )
+
+
+def run_check(
+    argv: tuple[str, ...],
+    *,
+    firing: str,
+    home: str,
+    tmp: str,
+    log: str,
+    wall_s: float,
+    isolation: Isolation,
+    jail: Jail,
+    clock: Clock,
+    beat: Beat,
+    env: Mapping[str, str] | None = None,
+    ladder: tuple[float, float] = LADDER,
+) -> CheckRun:
+    """Run a check in `jail.workdir`: the same environment list, deadline, ladder and sweep, and no protocol.
+
+    Its stdin is empty; stdout and stderr go to `log` in the order they were written. `home` and `tmp` are its HOME and
+    TMPDIR. Fixable when the program cannot be started.
+    """
+    ear = Deaf()
+    with Log(log) as file:
+        child = _start(isolation, jail, argv, environment(firing, home, tmp, env or {}), merged=True)
+        watch = Watch(child, b"", file, ear, clock, ladder)
+        stop = watch.until_gone(Limits(wall_s), beat)
+    status = -9 if child.exit_status is None else child.exit_status
+    limit, by = (stop.limit, stop.by) if stop else (None, None)
+    return CheckRun(status, limit, by, watch.duration_s, ear.tail.text(), log, watch.strays, isolation.name)
+
+
+def environment(
+    firing: str, home: str, tmp: str, more: Mapping[str, str], runner: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """All that a program is told of the world: nothing of the operator's but language, time zone, name and PATH."""
+    kept = {name: value for name, value in runner.items() if name in ("LANG", "TZ", "USER", "LOGNAME")
+            or name.startswith("LC_")}  # fmt: skip
+    return {
+        **kept,
+        "PATH": program_path(runner),
+        "TERM": "dumb",
+        "HOME": home,
+        "TMPDIR": tmp,
+        "XDG_CONFIG_HOME": os.path.join(home, ".config"),
+        "XDG_CACHE_HOME": os.path.join(home, ".cache"),
+        "XDG_DATA_HOME": os.path.join(home, ".local", "share"),
+        "XDG_STATE_HOME": os.path.join(home, ".local", "state"),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **{name: str(value) for name, value in more.items()},
+        MARKER: firing,
+    }
+
+
+def _start(isolation: Isolation, jail: Jail, argv: tuple[str, ...], env: dict[str, str], *, merged: bool) -> Child:
+    for path in (env["HOME"], env["TMPDIR"]):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    wrapped = isolation.wrap(jail, argv)
+    return Child(wrapped, jail.workdir, env, monitored=isolation.monitored, merged=merged)
+
+
+class _Ear:
+    """What an engine has said, and whether that is a reason to stop it."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self.usage = Usage()
+        self.final: Event | None = None
+        self.working = True  # nothing final was said, or something else after it
+        self.trouble: str | None = None
+        self.until: int | None = None
+        self.message = ""
+        self._engine = engine
+        self._limits = limits
+        self._lines = Lines()
+        self._stop: Stop | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        for line in self._lines.feed(chunk):
+            self._hear(line)
+
+    def end(self) -> None:
+        for line in self._lines.rest():
+            self._hear(line)
+
+    def stop(self) -> Stop | None:
+        return self._stop
+
+    def _hear(self, line: bytes) -> None:
+        event = self._engine.read(line, self.usage)
+        if event is None:
+            return
+        self.usage = event.usage or self.usage
+        self.message = event.text[:_MESSAGE] or self.message
+        self.working = event.kind != "final"
+        if event.kind == "final":
+            self.final = event
+        elif event.kind in _TROUBLE:
+            self.trouble = event.kind
+        if event.until is not None:
+            self.until = max(event.until, self.until or 0)
+        if self._stop is None:
+            self._stop = self._reason(event)
+
+    def _reason(self, event: Event) -> Stop | None:
+        if event.kind == "auth":
+            return Stop("auth")  # some retry for minutes with the same refused key
+        limits, used = self._limits, self.usage
+        if event.kind == "final":
+            return None
+        if limits.cost_micro is not None and (used.cost_micro or 0) >= limits.cost_micro:
+            return Stop("budget")
+        if limits.tokens is not None and used.input_tokens + used.output_tokens >= limits.tokens:
+            return Stop("budget")
+        if limits.turns is not None and used.turns > limits.turns:
+            return Stop("max_turns")
+        return None
+
+
+def _verdict(engine: Engine, stop: Stop | None, ear: _Ear, exit_status: int | None) -> str:
+    if stop is not None:
+        return stop.verdict
+    if ear.trouble is not None:
+        return ear.trouble
+    return "ok" if exit_status is not None and engine.succeeded(exit_status, ear.final) else "crash"
+
+
+def _cost(engine: Engine, task: Task, usage: Usage, price: Price) -> tuple[int, str]:
+    if usage.cost_micro is not None:
+        return usage.cost_micro, "engine"
+    if usage.input_tokens or usage.output_tokens:
+        priced = price(task.model, usage)
+        if priced is not None:
+            return priced, "priced"
+    elif engine.unmetered_basis == "free":
+        return 0, "free"
+    cap = task.limits.cost_micro
+    return (cap, "ceiling") if cap is not None else (0, "unmeasured")

@@ -1,0 +1,111 @@
+"""What no single value of a roster can tell: keys of engines, combinations that cannot work, caps without a worst case.
+
+From values to problems of a `Source`; standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from watchbill import money, secrets
+from watchbill.compiled import Agent, Fleet
+from watchbill.roster_errors import Path, Source, nearest
+from watchbill.roster_values import ENGINES
+
+LONGEST_TTL_S = 6 * 3600  # what a claim's record may say (DESIGN section 6)
+_MEASURED = ("usd", "tokens", "turns")  # a cap in one of these needs to know what one firing can use
+
+
+def check_fleet(source: Source, fleet: Fleet, listed: Sequence[str], tables: Iterable[str]) -> None:
+    """fleet.toml as a whole. `listed`: fleet.repos as written; `tables`: the names of [repo] tables."""
+    repos = listed
+    if not repos:
+        source.add(("fleet", "repos"), 'is empty; right would be: repos = ["owner/name"]')
+    for n, name in enumerate(repos):
+        if name.lower() in [other.lower() for other in repos[:n]]:
+            source.add(("fleet", "repos"), f"{name!r} is listed twice")
+    for name in tables:
+        if name not in repos:
+            source.add(("repo", name), f"is not among fleet.repos{nearest(name, repos)}")
+    claims = fleet.claims
+    if claims.ttl_s > LONGEST_TTL_S:
+        source.add(("claims", "ttl"), f"{claims.ttl_s} s is longer than 6h; a dead owner would block its issue as long")
+    if claims.renew_s >= claims.ttl_s:
+        source.add(("claims", "renew"), f"{claims.renew_s} s is not before the claim ends (ttl {claims.ttl_s} s)")
+    owner: dict[str, str] = {}
+    for key, label in fleet.labels._asdict().items():
+        if label.lower() in owner:
+            source.add(("labels", key), f"{label!r} is the label of {owner[label.lower()]} as well")
+        owner.setdefault(label.lower(), key)
+    for name, table in fleet.engines.items():
+        if name not in ENGINES and "." not in name:
+            source.add(("engines", name), f"is no engine, nor the dotted path of a module{nearest(name, ENGINES)}")
+        check_engine(source, ("engines", name), name, table)
+
+
+def check_engine(source: Source, path: Path, name: str, table: Mapping[str, Any]) -> None:
+    """The keys of an engine's table or map; those of a dotted path are its own business."""
+    known = ENGINES.get(name)
+    for key, value in table.items():
+        here = (*path, key)
+        if known is not None and key not in known:
+            source.add(here, f"unknown key of the engine {name}{nearest(key, known)}")
+        elif key == "key" and (not isinstance(value, str) or secrets.problem_of(value)):
+            source.add(
+                here, secrets.problem_of(value) or "" if isinstance(value, str) else "must be a secret reference"
+            )
+        elif key == "env" and not (isinstance(value, dict) and all(isinstance(v, str) for v in value.values())):
+            source.add(here, "must be a map of names to text")
+        elif known is not None and key in ("argv", "args") and not _is_words(value, 1 if key == "argv" else 0):
+            source.add(
+                here, "must be a list of words, the program first" if key == "argv" else "must be a list of words"
+            )
+        elif known is not None and key in ("program", "model", "script") and not isinstance(value, str):
+            source.add(here, "must be text")
+
+
+def _is_words(value: object, least: int) -> bool:
+    return isinstance(value, list) and len(value) >= least and all(isinstance(word, str) for word in value)
+
+
+def check_agent(source: Source, agent: Agent, fleet: Fleet | None) -> None:
+    """An agent by itself, and, where fleet.toml can be read, with the fleet."""
+    use = str(agent.engine["use"])
+    shared = fleet.engines.get(use, {}) if fleet else {}
+    own = {key: value for key, value in agent.engine.items() if key not in ("use", "fallback")}
+    check_engine(source, ("watchbill", "engine"), use, own)
+    if use == "command" and fleet and "argv" not in own and "argv" not in shared:
+        source.add(("watchbill", "engine"), "the engine command needs argv; right would be: argv: [program, argument]")
+    if use == "scripted" and fleet and not {"script", "steps"} & {*own, *shared}:
+        source.add(("watchbill", "engine"), "the engine scripted needs script (a path) or steps (a list)")
+    _check_caps(source, agent, fleet)
+    if fleet is None:
+        return
+    for n, name in enumerate(agent.repos):
+        if name not in fleet.repos:
+            source.add(("watchbill", "repos", n), f"{name!r} is not among fleet.repos{nearest(name, fleet.repos)}")
+    for key, label in fleet.labels._asdict().items():
+        if key != "implement" and label.lower() == agent.takes.lower():
+            source.add(("watchbill", "labels", "takes"), f"{label!r} is what Watchbill itself puts on ({key})")
+
+
+def _check_caps(source: Source, agent: Agent, fleet: Fleet | None) -> None:
+    firing = {cap.unit: cap.limit for cap in agent.caps if cap.scope == "firing"}
+    missing: dict[str, list[str]] = {}
+    for cap in (*agent.caps, *(fleet.caps if fleet else ())):
+        name = f"{cap.scope}_{cap.unit}" + ("" if cap in agent.caps else " of fleet.toml")
+        if cap.scope == "firing" or cap.unit not in _MEASURED:
+            continue
+        if cap.unit not in firing:
+            missing.setdefault(cap.unit, []).append(name)
+        elif firing[cap.unit] > cap.limit:
+            most, limit = money.amount(cap.unit, firing[cap.unit]), money.amount(cap.unit, cap.limit)
+            what = f"{most} a firing is more than {name} allows ({limit}): it could never fire"
+            source.add(("watchbill", "caps", f"firing_{cap.unit}"), what)
+    for unit, names in missing.items():
+        example = {"usd": "1.50", "tokens": "400000", "turns": "60"}[unit]
+        reason = f"{' and '.join(names)} can only be kept when the most that one firing can use is known"
+        source.add(
+            ("watchbill", "caps"), f"firing_{unit} is missing: {reason}; right would be: firing_{unit}: {example}"
+        )

@@ -1,0 +1,275 @@
+"""What the supervisor owes its caller, whatever the engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engines import FIRING, SHORT, a_jail, a_task, left, lines, run, wait_for
+from watchbill import process
+from watchbill.clock import SystemClock
+from watchbill.engines import supervise
+from watchbill.engines.base import Usage
+from watchbill.engines.supervise import CheckRun
+from watchbill.errors import Fixable
+from watchbill.isolation import bwrap, landlock, none
+from watchbill.isolation.base import Isolation
+
+#: A tool in its own session, as engines start them, and a daemon that left everything behind.
+STRAYS = """
+def ready(name): open(name, "w").close()
+if os.fork() == 0:
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    os.dup2(1, 2)
+    if os.fork() == 0:
+        os.setsid()
+        ready("daemon")
+    else:
+        ready("tool")
+    time.sleep(60)
+while not (os.path.exists("daemon") and os.path.exists("tool")): time.sleep(0.01)
+"""
+LAYERS = [none, landlock, pytest.param(bwrap, marks=pytest.mark.needs("bwrap"))]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    assert left() == []
+
+
+def test_lingering_after_its_final_event(tmp_path: Path) -> None:
+    task = a_task(tmp_path, "outsider", 'say("final", ok=True)\ntime.sleep(60)', lingering_s=0.3)
+    done = run(task, "outsider")
+    assert (done.verdict, done.limit, done.message) == ("timeout", "lingering", "done")
+
+
+def test_who_works_on_after_a_final_event_does_not_linger(tmp_path: Path) -> None:
+    text = 'for _ in range(6): say("final", ok=True); time.sleep(0.1); say("usage", cost_usd=0.1); time.sleep(0.05)'
+    done = run(a_task(tmp_path, "outsider", text + '\nsay("final", ok=True)', lingering_s=0.6), "outsider")
+    assert (done.verdict, done.cost_micro) == ("ok", 600_000)
+
+
+@pytest.mark.parametrize("text", ["", 'say("final", ok=False)'])
+def test_success_is_what_the_engine_says_and_its_exit_status(tmp_path: Path, text: str) -> None:
+    assert run(a_task(tmp_path, "outsider", text), "outsider").verdict == "crash"
+
+
+def test_a_refused_key_is_not_retried(tmp_path: Path) -> None:
+    """Broken once: without the early stop it ran into its wall limit."""
+    done = run(a_task(tmp_path, "outsider", 'say("auth")\ntime.sleep(60)', wall_s=8), "outsider")
+    assert done.verdict == "auth"
+    assert done.duration_s < 6
+
+
+def test_trouble_is_its_last_and_comes_before_the_exit_status(tmp_path: Path) -> None:
+    text = 'say("context")\nsay("billing")\nsay("final", ok=True)'
+    assert run(a_task(tmp_path, "outsider", text), "outsider").verdict == "billing"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "says", "cap", "price", "cost"),
+    [
+        ("command", {"cost_usd": 0.41, "input_tokens": 5}, 900_000, None, (410_000, "engine")),
+        ("command", {"cost_usd": 0}, 900_000, None, (0, "engine")),
+        ("command", {"input_tokens": 5}, 900_000, 77, (77, "priced")),
+        ("command", {"input_tokens": 5}, 900_000, None, (900_000, "ceiling")),
+        ("command", None, 900_000, 77, (900_000, "ceiling")),
+        ("command", None, None, None, (0, "unmeasured")),
+        ("scripted", None, 900_000, None, (0, "free")),
+        ("scripted", {"output_tokens": 5}, 900_000, None, (900_000, "ceiling")),
+    ],
+)
+def test_what_it_cost_and_on_what_basis(tmp_path, adapter, says, cap, price, cost) -> None:  # type: ignore[no-untyped-def]
+    text = "" if says is None else f'say("usage", **{says!r})'
+    task = a_task(tmp_path, adapter, text, cost_micro=cap)
+    done = run(task, adapter, price=lambda _model, usage: price if usage != Usage() else 1)
+    assert (done.cost_micro, done.basis) == cost
+
+
+def test_a_run_that_was_stopped_before_it_said_a_word_is_not_free(tmp_path: Path) -> None:
+    done = run(a_task(tmp_path, "command", "time.sleep(60)", wall_s=0.3, cost_micro=1_500_000), "command")
+    assert (done.cost_micro, done.basis) == (1_500_000, "ceiling")
+
+
+def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from watchbill.engines import stream
+
+    assert stream.MAX_LOG == 64 << 20
+    monkeypatch.setattr(stream.Log.__init__, "__defaults__", (1000,))
+    done = run(a_task(tmp_path, "command", 'sys.stdout.write("x" * 500_000)\nsay("usage", input_tokens=7)'), "command")
+    assert os.path.getsize(done.log) == 1000
+    assert done.verdict == "ok"
+
+
+def test_a_brief_of_one_megabyte_arrives_whole(tmp_path: Path) -> None:
+    brief = "b" * (1 << 20) + "ü"
+    task = a_task(tmp_path, "command", 'say("brief", text=sys.stdin.buffer.read().decode())', brief=brief)
+    assert lines(run(task, "command").log)[0]["text"] == brief
+
+
+def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
+    task = a_task(tmp_path, "command", "")
+    script = Path(task.workdir, "tool")
+    script.write_text("#!/there/is/no/such/program\n")
+    script.chmod(0o755)
+    with pytest.raises(Fixable) as caught:
+        run(task._replace(options={"argv": ["./tool"]}), "command")
+    assert (caught.value.id, caught.value.outcome) == ("WB-ENGINE-05", "invalid")
+
+
+@pytest.mark.parametrize("isolation", LAYERS, ids=lambda layer: layer.name)
+def test_an_exception_cleans_up_on_its_way(tmp_path: Path, isolation: Isolation) -> None:
+    """The ladder (the engine's last words are in the log), then the sweep.
+
+    Broken once: without the sweep in `finally`, the tool and the daemon of STRAYS were found alive.
+    """
+    text = STRAYS + "try: time.sleep(60)\nexcept KeyboardInterrupt: say('last words')"
+    task = a_task(tmp_path, "command", text)
+
+    def beat() -> str | None:
+        if Path(task.workdir, "daemon").exists():
+            raise KeyboardInterrupt
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        run(task, "command", isolation=isolation, beat=beat, ladder=(5, 0.3))
+    assert left() == []
+    assert "last words" in Path(task.log).read_text()
+
+
+def test_a_beat_comes_at_once_and_then_about_every_second(tmp_path: Path) -> None:
+    beats: list[float] = []
+
+    def beat() -> None:
+        beats.append(time.monotonic())
+
+    run(a_task(tmp_path, "command", "time.sleep(1.2)"), "command", beat=beat)
+    assert len(beats) == 2
+    assert beats[1] - beats[0] >= 0.99
+
+
+def test_what_was_printed_while_the_beat_took_long_is_heard(tmp_path: Path) -> None:
+    """And is no silence. Broken once: with silence judged before the pipe was read, it was stopped for that."""
+    task = a_task(tmp_path, "command", 'say("usage", input_tokens=7)', silence_s=0.4)
+    assert run(task, "command", beat=lambda: time.sleep(1.1)).usage.input_tokens == 7
+
+
+@pytest.mark.parametrize("isolation", LAYERS, ids=lambda layer: layer.name)
+def test_sigint_reaches_the_engine_in_every_layer(tmp_path: Path, isolation: Isolation) -> None:
+    """Also when the runner itself was started with SIGINT ignored, as `nohup` or a shell's `&` do.
+
+    Broken once: sent to bwrap's own group, SIGINT ended the namespace and nothing was said; inherited as ignored, the
+    engine had to be killed.
+    """
+    text = "open('ready', 'w').close()\ntry: time.sleep(60)\nexcept KeyboardInterrupt: say('usage', cost_usd=0.5)"
+    task = a_task(tmp_path, "command", text)
+    ready = Path(task.workdir, "ready")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = run(
+            task, "command", isolation=isolation, beat=lambda: "lost" if ready.exists() else None, ladder=(6, 0.3)
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.verdict, done.stopped_by, done.cost_micro) == ("interrupted", "lost", 500_000)
+    assert done.isolation == isolation.name
+
+
+def test_the_callers_other_children_are_spared(tmp_path: Path) -> None:
+    """Broken once: with every descendant of the caller swept, both were killed."""
+    nest = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-I", "-S", "-c", nest])
+    try:
+        inner = wait_for(lambda: process.descendants(other.pid))
+        kill_keeper = "os.kill(os.getppid(), 9)\ntime.sleep(60)"
+        for text in (STRAYS, STRAYS + kill_keeper):
+            run(a_task(tmp_path, "command", text), "command")
+            assert process.descendants(other.pid) == inner
+            assert other.poll() is None
+    finally:
+        process.end([*process.descendants(other.pid), other.pid])
+        other.wait()
+
+
+def test_an_engine_that_kills_its_keeper_gains_nothing(tmp_path: Path) -> None:
+    """Broken once: without the runner's own sweep the daemon and the tool lived on."""
+    done = run(a_task(tmp_path, "command", STRAYS + "os.kill(os.getppid(), 9)\ntime.sleep(60)"), "command")
+    assert (done.verdict, done.exit_status) == ("crash", None)
+    assert done.strays >= 2
+
+
+RUNNER = """
+import sys
+sys.path[:0] = sys.argv[1], sys.argv[4]
+from pathlib import Path
+from support.engines import a_task, run
+from watchbill.isolation import KINDS
+root = Path(sys.argv[2])
+run(a_task(root, "command", Path(root, "text").read_text()), "command", isolation=KINDS[sys.argv[3]])
+"""
+
+
+@pytest.mark.parametrize("isolation", LAYERS, ids=lambda layer: layer.name)
+def test_nothing_outlives_a_runner_that_was_killed(tmp_path: Path, isolation: Isolation) -> None:
+    """SIGKILL to the runner. Broken once: with a keeper that stays when its socket ends, all of STRAYS lived on."""
+    Path(tmp_path, "text").write_text(STRAYS + "time.sleep(60)")
+    tests, lib = Path(__file__).parents[1], Path(supervise.__file__).parents[2]
+    argv = [sys.executable, "-c", RUNNER, str(tests), str(tmp_path), isolation.name, str(lib)]
+    runner = subprocess.Popen(argv, env={**os.environ, "FIRING_OF_THE_TEST": FIRING})
+    try:
+        wait_for(lambda: Path(tmp_path, "work", "tool").exists() and Path(tmp_path, "work", "daemon").exists())
+        assert len(left()) >= 4  # keeper, engine, tool, daemon; the marker is what the next firing looks for
+    finally:
+        runner.kill()
+        runner.wait()
+    wait_for(lambda: left() == [], 5)
+
+
+def check(root: Path, command: str, wall_s: float = 20, beat: object = None, isolation: Isolation = none) -> CheckRun:
+    task = a_task(root, "command", "")
+    return supervise.run_check(
+        ("/bin/sh", "-c", command), firing=FIRING, home=task.home, tmp=task.tmp, log=str(root / "check.log"),
+        wall_s=wall_s, isolation=isolation, jail=a_jail(task), clock=SystemClock(),
+        beat=beat or (lambda: None), ladder=SHORT)  # type: ignore[arg-type]  # fmt: skip
+
+
+def test_a_check_and_its_output_in_order(tmp_path: Path) -> None:
+    done = check(tmp_path, 'echo one; echo two >&2; cat; echo "$HOME $WATCHBILL_FIRING"; pwd; exit 7')
+    home, work = tmp_path / "home", tmp_path / "work"
+    assert done.output_tail == f"one\ntwo\n{home} {FIRING}\n{work}\n"
+    assert done == CheckRun(7, None, None, done.duration_s, done.output_tail, str(tmp_path / "check.log"), 0, "none")
+    assert Path(done.log).read_text() == done.output_tail
+
+
+def test_a_check_that_never_ends(tmp_path: Path) -> None:
+    done = check(tmp_path, "echo begun; sleep 60", wall_s=0.4)
+    assert (done.limit, done.stopped_by, done.output_tail) == ("wall", None, "begun\n")
+    assert done.exit_status != 0
+
+
+def test_a_check_is_stopped_by_the_beat(tmp_path: Path) -> None:
+    done = check(tmp_path, "sleep 60", beat=lambda: "lost")
+    assert (done.limit, done.stopped_by) == (None, "lost")
+
+
+def test_a_check_knows_nothing_of_the_operator_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GH_TOKEN", "canary")
+    done = check(tmp_path, "env; setsid sleep 60 & setsid sleep 61 & exit 0")
+    assert "canary" not in done.output_tail
+    assert (done.exit_status, done.strays) == (0, 2)
+    assert done.duration_s < 10
+
+
+def test_a_check_may_print_what_looks_like_events(tmp_path: Path) -> None:
+    assert check(tmp_path, 'echo \'{"type": "rate_limited"}\'').exit_status == 0
