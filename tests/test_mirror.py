@@ -231,7 +231,7 @@ for turn in range(3):
 
 
 def test_eight_at_once_on_one_mirror_while_upstream_moves(mirror: Mirror, origin: Path, tmp_path: Path) -> None:
-    """Broken on purpose: `_locked` without the lock; WITHOUT_LOCK of 8 processes then ended with a git error."""
+    """Broken on purpose: `_locked` without the lock; 2 to 8 of the 8 processes then ended with a git error."""
     mirror.refresh("main")
     argv = [sys.executable, "-c", RACER]
     racers = [
@@ -393,7 +393,7 @@ def _committed(tree: Tree, _: Path) -> None:
 def test_nothing_of_gits_in_the_worktree_is_believed(
     tree: Tree, tmp_path: Path, deed: Callable[[Tree, Path], None]
 ) -> None:
-    """Broken on purpose: freeze run without GIT_DIR, as git finds it; BROKEN."""
+    """Broken on purpose: freeze run without GIT_DIR, as git finds it; all but the last failed."""
     deed(tree, tmp_path / "pwned")
     (tree.path / "README").write_text("changed\n")
     frozen = tree.freeze()

@@ -142,6 +142,12 @@ rw = ["/var/cache/pip", "~/.cache"]
     assert compiled.from_json(compiled.to_json(roster)) == roster
 
 
+def test_times_and_durations_that_yaml_takes_for_numbers(home: Path) -> None:
+    agent(home, "  every: 20m\n", "  at: 9:00\n  timeout: 010\n")
+    bosun = read_roster(str(home)).agents["bosun"]
+    assert (bosun.schedule, bosun.timeout_s) == ("daily 9:00", 10)
+
+
 def test_foreign_keys_pass_through(home: Path) -> None:
     agent(
         home,
@@ -156,13 +162,13 @@ def test_foreign_keys_pass_through(home: Path) -> None:
 @given(st.decimals(min_value="0.000001", max_value="999999", places=6))
 @settings(max_examples=60, deadline=None)
 def test_dollars_are_exact(amount: object) -> None:
-    """Broken on purpose: by way of a float some amounts lost a micro-dollar (1.005001 became 1005000)."""
     from watchbill.roster_values import micro_dollars
 
     assert micro_dollars(amount) == int(str(amount).replace(".", ""))
 
 
 def test_floats_of_neither_format_drift(home: Path) -> None:
+    """Broken on purpose: by way of a float, in TOML or YAML, 1.005001 became finer than a micro-dollar and was refused."""
     (home / "fleet.toml").write_text(FLEET + "[caps]\nissue_usd = 4503599.627371\n")
     agent(home, "  every: 20m\n", "  caps: {firing_usd: 1.005001, day_usd: 2}\n")
     roster = read_roster(str(home))

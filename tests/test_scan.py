@@ -190,8 +190,8 @@ def test_links_that_stay(target: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        ".github/workflows/ci.yml", ".github/actions/x/action.yml", "CODEOWNERS", "docs/CODEOWNERS", ".GitHub/Workflows/x",
-        ".claude/settings.json", "sub/.claude/agents/x.md", ".mcp.json", ".codex/config.toml", "CLAUDE.md",
+        ".github/workflows/ci.yml", ".github/actions/x/action.yml", "CODEOWNERS", "docs/CODEOWNERS",
+        ".GitHub/Workflows/x", ".claude/settings.json", "sub/.claude/agents/x.md", ".mcp.json", ".codex/config.toml", "CLAUDE.md",
         "pkg/AGENTS.md", ".gitattributes", "sub/.gitattributes", ".gitmodules", ".git/hooks/x", "a/.GIT/config",
         "a/git~1/x", "a/.g\u200cit/x", ".git. /x", ".watchbill/requests/1.json",
     ],

@@ -77,11 +77,11 @@ def next_record(record: ClaimRecord, **changes: Any) -> ClaimRecord:
 
 
 def move(
-    f: Firing, record: ClaimRecord, *further: Move, head: str | None = None, ends: bool = False, settling: bool = False
+    f: Firing, record: ClaimRecord, *further: Move, head: str | None = None, settling: bool = False
 ) -> effects.Receipt:
     """Advance our own claim to `record`, in one atomic push with `further` refs; the receipt's verdict says what came.
 
-    The intended id is written down before it is pushed. `ends`: the claim is not ours to act on any more after it.
+    The intended id is written down before it is pushed.
     """
     claim = f.claim
     assert claim is not None
@@ -106,13 +106,18 @@ def move(
     if receipt["verdict"] == "ok":
         with f.ledger.transaction():
             claims.advance(f.ledger, f.id, receipt["tip"], record.state)
-            if ends:
-                claims.end(f.ledger, f.id, "ended", record.state, receipt["tip"], f.now)
         f.claim = Claim(claim.target, record, receipt["tip"])
     elif receipt["verdict"] == "lost":
         with f.ledger.transaction():
             claims.end(f.ledger, f.id, "superseded", claim.record.state, claim.tip, f.now)
     return receipt
+
+
+def over(f: Firing) -> None:
+    """The claim is not ours to act on any more: its ref says so, and people have been told."""
+    assert f.claim is not None
+    with f.ledger.transaction():
+        claims.end(f.ledger, f.id, "ended", f.claim.record.state, f.claim.tip, f.now)
 
 
 def renew(f: Firing) -> str | None:

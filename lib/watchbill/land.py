@@ -118,5 +118,6 @@ def finish(f: Firing, pull: Pull) -> None:
 
     effects.perform(f, target, "label pull request", {"pull": pull.number}, authored, lambda: None, settling=True)
     record = claim.next_record(f.claim.record, state="pr", pr=pull.number, outcome="pull_request")
-    claim.move(f, record, head=record.head, ends=True, settling=True)
+    claim.move(f, record, head=record.head, settling=True)
     claim.project(f, f.claim, "pr", settling=True)
+    claim.over(f)

@@ -125,7 +125,6 @@ class Firing:
         self.comment_id: int | None = None
         self.engine_started = False
         self.published = False  # the work is on its branch: from here on it is rolled forward, never back
-        self.tree_holds_work = False  # the worktree is the only place of work that was paid for
         self.end_reason = ""
         self.settled: tuple[int, str] | None = None  # micro-dollars and basis, once known
         self.signal: int | None = None

@@ -201,7 +201,7 @@ def _scalar(source: Source, node: Any, path: Path) -> Any:
         return None
     if kind == "bool":
         return text.lower() in ("yes", "true", "on")
-    if kind in ("int", "float") and ":" not in text:  # YAML 1.1 reads 9:00 as 540
+    if kind in ("int", "float"):  # what is no number to us stays text: YAML 1.1 reads 9:00 as 540
         try:
             return Decimal(digits.replace(".inf", "inf").replace(".nan", "nan")) if kind == "float" else int(digits)
         except (ValueError, InvalidOperation):

@@ -87,17 +87,17 @@ def _file(path: str, environ: Environ) -> bytes:
     full = os.path.join(home, path[2:]) if path.startswith("~/") and home else path
     if not os.path.isabs(full):
         raise _fixable("02", f"file:{path}: the path is not absolute", fix=f"file:{os.path.join('~', path)}, or from /")
-    # non-blocking: a named pipe in this place must not stop the firing
     try:
-        handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # non-blocking: a named pipe in this place must not stop the firing
+        file = open(full, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise _fixable(
             "02",
             f"file:{path}: {error.strerror}",
             fix=f"install -m 600 /dev/null {full}, then write the secret into it",
         ) from None
-    with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
+    with file:
+        facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
             raise _fixable("02", f"file:{path}: that is not a regular file", fix="name a file that holds the secret")
         if facts.st_mode & 0o077:
@@ -220,7 +220,7 @@ def _run(reference: str, argv: Sequence[str], environ: Environ, fix: str) -> byt
         try:
             out, err = child.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+            child.kill()
             child.communicate()
             raise _fixable(
                 "04",

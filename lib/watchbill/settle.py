@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 
-from watchbill import claim, evidence, land, look, poll, process, render, worktree
+from watchbill import claim, evidence, land, look, poll, process, render, tidy, worktree
 from watchbill.claims.record import ClaimRecord
 from watchbill.compiled import Compiled
 from watchbill.engines import keeper
@@ -60,7 +60,8 @@ def _keep_work(f: Firing) -> None:
         f.kept = mirror.keep(f.id, commit)
         evidence.keep(f, "kept", f"{f.kept} {commit}\n", {"ref": f.kept, "commit": commit, "mirror": mirror.path})
     except _OUTSIDE as error:
-        f.tree_holds_work = True
+        with open(os.path.join(f.tree.root, tidy.HOLDS_WORK), "w", encoding="utf-8") as file:
+            file.write(f"{error}\n")
         f.note("the work could not be kept as a commit; its tree stays", path=f.tree.path, error=str(error))
 
 
@@ -85,9 +86,10 @@ def _release(f: Firing, owned: Claim, end: Ending) -> None:
     record = claim.next_record(owned.record, state="released", outcome=to, spent=owned.record.spent + f.cost_micro)
 
     try:
-        receipt = claim.move(f, record, ends=True, settling=True)
+        receipt = claim.move(f, record, settling=True)
         if receipt["verdict"] == "ok":
             claim.project(f, owned, f"released({to})", settling=True)
+            claim.over(f)
     except _OUTSIDE as error:
         f.note("the claim could not be released; the next firing of this host does it", error=str(error))
 
@@ -132,6 +134,18 @@ def the_dead(f: Firing) -> None:
             _repair(f, row)
         except _OUTSIDE as error:
             f.note("a dead firing's claim could not be repaired now", firing=row.firing, error=str(error))
+    _tidy_after_the_dead(f)
+
+
+def _tidy_after_the_dead(f: Firing) -> None:
+    """Worktrees of firings that have ended and own nothing any more. By what the ledger says, never by age."""
+    root = f.ports.home.worktrees
+    for id in sorted(os.listdir(root)) if os.path.isdir(root) else []:
+        row, owned = firings.get(f.ledger, id), claims.of_firing(f.ledger, id)
+        if row is None or row.ended is None or row.repo not in f.fleet.repos:
+            continue
+        if owned is None or owned.state not in ("intended", "won"):
+            tidy.remove(os.path.join(root, id), f.ports.mirror(f.fleet.repos[row.repo]), f)
 
 
 def the_dead_of_host(woken: Woken, roster: Compiled | None) -> None:
@@ -200,9 +214,11 @@ def _repair(f: Firing, row: ClaimRow) -> None:
         _keep_work(ghost)
         ghost.end_reason = dead.reason or "it died"
         _release(ghost, ghost.claim or Claim(ghost.target, seen.record, seen.tip), Ending(dead.outcome or DIED, ""))
-    else:
-        with f.ledger.transaction():
-            claims.end(f.ledger, row.firing, "ended", seen.record.state, seen.tip, f.now)
+    else:  # it died between moving its claim for the last time and telling people
+        ghost.pull, ghost.end_reason = seen.record.pr, dead.reason or "it died"
+        outcome = f"({seen.record.outcome})" if seen.record.state == "released" else ""
+        claim.project(ghost, Claim(ghost.target, seen.record, seen.tip), f"{seen.record.state}{outcome}", settling=True)
+        claim.over(ghost)
 
 
 def _ghost(f: Firing, dead: firings.Firing, target: Target, record: ClaimRecord, tip: str) -> Firing:

@@ -8,23 +8,31 @@ import shutil
 from watchbill.errors import Fixable
 from watchbill.git import GitError
 from watchbill.live import Firing
+from watchbill.mirror import Mirror
+
+#: A file beside a worktree whose work could not be kept as a commit: nobody removes that tree.
+HOLDS_WORK = "holds-work"
+_CHECKOUTS = ("tree", "base", "verify")
 
 
 def away(f: Firing) -> None:
-    """Never fails a firing: what could not be removed is named in the log, and a sweep takes it."""
-    tree = f.tree
-    if tree is None or f.claim is None:
+    """What this firing had on disk."""
+    if f.tree is not None and f.claim is not None:
+        mirror = f.ports.mirror(f.claim.target.repo)
+        remove(f.tree.root, mirror, f)
+        mirror.empty_trash()
+
+
+def remove(root: str, mirror: Mirror, f: Firing) -> None:
+    """Never fails a firing: what could not be removed is named in the log, and a later one takes it."""
+    if os.path.exists(os.path.join(root, HOLDS_WORK)):
+        f.note("the worktree stays: it holds work that is nowhere else", path=root)
         return
-    if f.tree_holds_work:
-        f.note("the worktree stays: it holds work that is nowhere else", path=tree.path)
-        return
-    mirror = f.ports.mirror(f.claim.target.repo)
-    for place in ("tree", "base", "verify"):
-        path = os.path.join(tree.root, place)
+    for place in _CHECKOUTS:
+        path = os.path.join(root, place)
         if os.path.lexists(path):
             try:
                 mirror.drop_worktree(path)
             except (OSError, GitError, Fixable) as error:
                 f.note("a worktree could not be removed", path=path, error=str(error))
-    shutil.rmtree(tree.root, ignore_errors=True)
-    mirror.empty_trash()
+    shutil.rmtree(root, ignore_errors=True)

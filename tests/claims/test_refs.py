@@ -28,7 +28,7 @@ REF, BRANCH = "refs/watchbill/claims/41", "refs/heads/watchbill/issue-41"
 
 
 RACER = """
-import os, sys
+import os, sys, time
 from support.repos import claim_record
 from watchbill.claims.refs import ClaimRefs, Move
 from watchbill.git import Remote
@@ -41,12 +41,13 @@ for line in sys.stdin:
     commit = refs.write(record, None, None)
     print("ready", flush=True)
     sys.stdin.readline()
+    time.sleep(int(name[1:]) % 4 * 0.03)  # some at once, some a little late
     print(refs.swap(Move(refs.ref(number), "", commit)).kind, commit, flush=True)
 """
 
 
 def test_eight_processes_race_to_create_a_claim_and_exactly_one_wins(origin: Origin, tmp_path: Path) -> None:
-    """Five rounds. Broken on purpose: the leases left out and the refspec forced; all eight won each round."""
+    """Five rounds. Broken on purpose: `--force` instead of the leases; whoever came late won as well."""
     env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
     argv = [sys.executable, "-c", RACER]
     racers = [

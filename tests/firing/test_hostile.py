@@ -111,6 +111,7 @@ def test_what_it_writes_outside_is_not_written(ran: Fleet, own_world: Path, tmp_
     """On this host a layer of isolation works (Landlock needs no package); without one the run says so, see below."""
     places = [own_world / "evil", ran.home / "evil", ran.home / "fleet.toml", tmp_path / "evil", Path("/tmp/wb-evil")]
     source = f"""
+import sys
 for place in {[str(p) for p in places]!r}:
     try:
         open(place, 'a').write('# evil')
