@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-_KEEP = {"PATH", "LANG", "LC_ALL", "TERM", "TMPDIR", "VIRTUAL_ENV", "CI", "PYTEST_CURRENT_TEST", "WATCHBILL_REQUIRE"}
+_KEEP = {"PATH", "LANG", "LC_ALL", "TERM", "TMPDIR", "VIRTUAL_ENV", "CI", "PYTEST_CURRENT_TEST", "WATCHBILL_REQUIRE", "WATCHBILL_PROJECTS"}
+PROJECTS = Path(os.environ.get("WATCHBILL_PROJECTS", "/nowhere"))
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +72,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("WATCHBILL_REQUIRE"):
                 pytest.fail(text)
             pytest.skip(text)
+    if item.get_closest_marker("needs_projects") and not (PROJECTS / "complete").exists():
+        text = "missing: real projects (tests/real/fetch DIR, then WATCHBILL_PROJECTS=DIR)"
+        if os.environ.get("WATCHBILL_REQUIRE"):
+            pytest.fail(text)
+        pytest.skip(text)

@@ -150,6 +150,8 @@ CASES = [
 
 
 def test_what_is_removed_and_what_stays() -> None:
+    """Broken on purpose: with one round only, a comment taken out of a comment put a new one together; with the code
+    shielded in the round that takes characters out, the fence with a zero-width space kept its comment."""
     for raw, want, name in CASES:
         found, removed = clean(raw)
         assert found == (raw if want is None else want), (raw, found)
@@ -159,15 +161,14 @@ def test_what_is_removed_and_what_stays() -> None:
 
 PIECES = st.sampled_from([
     "<!--", "-->", "<!-", "- ", "<", ">", "<a ", "<div hidden>", "</div>", "<b title='", "'", '"', "`", "```", "\n",
-    "\n\n", "~~~", "[", "](", ")", "[x]: ", "[^y]: ", "![", "u ", "\u200b", "\u200d", "\ufe0f", "🙂", "\x1b[", "\x1b]", "m", "\\",
-    "|", "<?", "?>", "<![CDATA[", "]]>", "<pre>", "\x00", "1\x00", "text",
+    "\n\n", "~~~", "[", "](", ")", "[x]: ", "[^y]: ", "![", "u ", "\u200b", "\u200d", "\ufe0f", "🙂", "\x1b[",
+    "\x1b]", "m", "\\", "|", "<?", "?>", "<![CDATA[", "]]>", "<pre>", "\x00", "1\x00", "text",
 ])  # fmt: skip
 
 
 @given(st.lists(PIECES, max_size=25).map("".join) | st.text(max_size=40))
 @settings(max_examples=400, deadline=None)
 def test_clean_is_idempotent_and_leaves_nothing_of_what_it_removes(raw: str) -> None:
-    """Broken on purpose: with one round in place of rounds to the end, nested comments closed around a new one."""
     found, _ = clean(raw)
     assert clean(found) == (found, ())
     assert not re.search(

@@ -243,11 +243,13 @@ def test_eight_at_once_on_one_mirror_while_upstream_moves(mirror: Mirror, origin
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    turn = 0
-    while any(racer.poll() is None for racer in racers):
-        repos.commit_on(origin, "main", {"README": f"{turn}"})
-        turn += 1
-    failures = [said for racer in racers if (said := racer.communicate()[1])]
+    turn, failures = 0, []
+    try:
+        while any(racer.poll() is None for racer in racers):
+            repos.commit_on(origin, "main", {"README": f"{turn}"})
+            turn += 1
+    finally:
+        failures += [said for racer in racers if (said := racer.communicate()[1])]
     assert not failures, f"{len(failures)} of 8 failed: {failures[0]}"
     assert turn > 3
     assert repos.refs(mirror.path).keys() == {"refs/remotes/origin/main"}

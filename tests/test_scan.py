@@ -126,7 +126,7 @@ def test_redact_leaves_no_planted_token(kind: str, around: str, left: str, right
 )
 @settings(max_examples=150, deadline=None)
 def test_redact_leaves_no_known_value(values: list[str], around: str) -> None:
-    """As it is, inside JSON, percent-encoded. Broken on purpose: shortest first left the tail of a longer value."""
+    """As it is, inside JSON, percent-encoded."""
     from urllib.parse import quote
 
     for value in values:
@@ -135,6 +135,11 @@ def test_redact_leaves_no_known_value(values: list[str], around: str) -> None:
             assert value not in clean
             assert quote(value, safe="") not in clean
             assert json.dumps(value)[1:-1] not in clean
+
+
+def test_redact_takes_the_longer_of_two_values() -> None:
+    """Broken on purpose: shortest first left the tail `-longer`."""
+    assert redact("x abcd-longer y", ["abcd", "abcd-longer"]) == "x [redacted secret] y"
 
 
 def test_redact_replaces_passwords_and_headers_only() -> None:
@@ -191,7 +196,8 @@ def test_links_that_stay(target: str) -> None:
     "path",
     [
         ".github/workflows/ci.yml", ".github/actions/x/action.yml", "CODEOWNERS", "docs/CODEOWNERS",
-        ".GitHub/Workflows/x", ".claude/settings.json", "sub/.claude/agents/x.md", ".mcp.json", ".codex/config.toml", "CLAUDE.md",
+        ".GitHub/Workflows/x", ".claude/settings.json", "sub/.claude/agents/x.md", ".mcp.json", ".codex/config.toml",
+        "CLAUDE.md",
         "pkg/AGENTS.md", ".gitattributes", "sub/.gitattributes", ".gitmodules", ".git/hooks/x", "a/.GIT/config",
         "a/git~1/x", "a/.g\u200cit/x", ".git. /x", ".watchbill/requests/1.json",
     ],

@@ -220,7 +220,7 @@ def _run(reference: str, argv: Sequence[str], environ: Environ, fix: str) -> byt
         try:
             out, err = child.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
             raise _fixable(
                 "04",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from watchbill import compiled, gates, look, process
+from watchbill import compiled, gates, process
 from watchbill.clock import SystemClock
 from watchbill.compiled import Agent, Compiled
 from watchbill.errors import Fixable
@@ -94,6 +94,8 @@ def _past_roster(role: str | None, woken: Woken, roster: Compiled) -> int | Past
     if refused is not None:
         return refused
     woken = woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest))
+    from watchbill import look  # not before: a refusal needs none of it
+
     rest = (
         None
         if woken.options.dry_run

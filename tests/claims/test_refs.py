@@ -22,6 +22,8 @@ from watchbill.practice import githttp, loopback
 if TYPE_CHECKING:
     from tests.claims.conftest import Host, Origin, Pushes  # only names: conftest is pytest's to load
 
+#: What does not depend on how the bytes travel.
+BY_FILE = pytest.mark.parametrize("origin", ["file"], indirect=True)
 REF, BRANCH = "refs/watchbill/claims/41", "refs/heads/watchbill/issue-41"
 
 # Once: races
@@ -63,14 +65,16 @@ def test_eight_processes_race_to_create_a_claim_and_exactly_one_wins(origin: Ori
             racer.stdin.flush()
         return [racer.stdout.readline().strip() if racer.stdout else "" for racer in racers]
 
-    for number in range(100, 105):
-        assert tell(str(number)) == ["ready"] * 8
-        answers = [answer.split() for answer in tell("go")]
-        winners = [commit for kind, commit in answers if kind == "ok"]
-        assert [origin.at(f"refs/watchbill/claims/{number}")] == winners
-        assert sorted({kind for kind, _ in answers}) == ["lost", "ok"]
-    for racer in racers:
-        racer.communicate()
+    try:
+        for number in range(100, 105):
+            assert tell(str(number)) == ["ready"] * 8
+            answers = [answer.split() for answer in tell("go")]
+            winners = [commit for kind, commit in answers if kind == "ok"]
+            assert [origin.at(f"refs/watchbill/claims/{number}")] == winners
+            assert sorted({kind for kind, _ in answers}) == ["lost", "ok"]
+    finally:
+        for racer in racers:
+            racer.communicate()
 
 
 def test_without_a_nonce_two_would_be_told_that_they_own_it(origin: Origin) -> None:
@@ -82,6 +86,7 @@ def test_without_a_nonce_two_would_be_told_that_they_own_it(origin: Origin) -> N
     assert [host.refs.swap(Move(REF, "", commit)).kind for host in hosts for commit in commits] == ["ok", "ok"]
 
 
+@BY_FILE
 def test_the_same_swap_may_be_tried_again(origin: Origin) -> None:
     """Which is what makes a lost answer harmless."""
     host = origin.host("h1")
@@ -131,6 +136,7 @@ def test_what_the_fence_protects_from(origin: Origin, pushes: Pushes) -> None:
     assert origin.at(BRANCH) == head
 
 
+@BY_FILE
 def test_an_unfenced_push_is_a_bug_and_is_not_made(origin: Origin, pushes: Pushes) -> None:
     a = origin.host("a")
     tip, _ = a.claim()
@@ -142,6 +148,7 @@ def test_an_unfenced_push_is_a_bug_and_is_not_made(origin: Origin, pushes: Pushe
     assert pushes.count == pushed
 
 
+@BY_FILE
 def test_a_zombie_of_before_the_takeover_and_its_release_change_nothing(origin: Origin) -> None:
     a, b = origin.host("a"), origin.host("b")
     tip, record = a.claim()
@@ -180,6 +187,7 @@ def test_a_push_that_never_arrived_is_unknown_and_was_tried_twice(origin: Origin
     assert origin.at(REF) is None
 
 
+@BY_FILE
 def test_a_push_that_arrives_at_the_second_try_is_a_success(origin: Origin, pushes: Pushes, tmp_path: Path) -> None:
     a = origin.host("a")
     commit = a.refs.write(a.record(), None, None)
@@ -187,6 +195,7 @@ def test_a_push_that_arrives_at_the_second_try_is_a_success(origin: Origin, push
     assert (a.refs.swap(Move(REF, "", commit)).kind, pushes.count) == ("ok", 2)
 
 
+@BY_FILE
 def test_a_push_that_never_arrived_while_another_won_is_lost(origin: Origin, pushes: Pushes) -> None:
     a, b = origin.host("a"), origin.host("b")
     commit = a.refs.write(a.record(), None, None)
@@ -196,6 +205,7 @@ def test_a_push_that_never_arrived_while_another_won_is_lost(origin: Origin, pus
     assert (verdict.kind, verdict.seen) == ("lost", {REF: tip})
 
 
+@BY_FILE
 def test_a_push_without_an_answer_in_time_is_unknown(origin: Origin, pushes: Pushes) -> None:
     a = origin.host("a", push_timeout_s=0.3)
     commit = a.refs.write(a.record(), None, None)
@@ -231,6 +241,7 @@ def test_a_server_that_says_no_is_asked_once_and_quoted(origin: Origin, pushes: 
     assert (origin.at(REF), origin.at(BRANCH)) == (tip, None)
 
 
+@BY_FILE
 def test_one_ref_refused_refuses_both(origin: Origin) -> None:
     a = origin.host("a")
     tip, record = a.claim()
@@ -254,6 +265,7 @@ def test_a_server_that_cannot_is_refused(origin: Origin, key: str, value: str, s
     assert says in verdict.reason
 
 
+@BY_FILE
 def test_a_bare_failed_is_no_reason(origin: Origin, pushes: Pushes) -> None:
     """As GitHub says it when several refs of a repository are pushed within seconds."""
     a = origin.host("a")
@@ -272,6 +284,7 @@ def test_a_branch_that_a_person_pushed_to_is_moved_not_lost(origin: Origin) -> N
     assert (origin.at(REF), origin.at(BRANCH)) == (tip, theirs)
 
 
+@BY_FILE
 def test_what_moves_after_our_transaction_does_not_undo_it(origin: Origin, pushes: Pushes) -> None:
     a = origin.host("a")
     tip, record = a.claim()
@@ -281,6 +294,7 @@ def test_what_moves_after_our_transaction_does_not_undo_it(origin: Origin, pushe
     assert a.publish(record, tip, head).kind == "ok"
 
 
+@BY_FILE
 def test_a_server_that_applies_half_of_it_is_refused_for_good(origin: Origin, pushes: Pushes) -> None:
     a = origin.host("a")
     tip, record = a.claim()
@@ -340,7 +354,7 @@ class Server(loopback.Handler):
     do_POST = do_GET
 
 
-@pytest.mark.parametrize("origin", ["file"], indirect=True)
+@BY_FILE
 @pytest.mark.parametrize(
     ("mode", "kind", "says", "landed"),
     [
@@ -370,6 +384,7 @@ def test_what_a_server_does_to_a_connection(origin: Origin, mode: str, kind: str
 # Reading and writing
 
 
+@BY_FILE
 def test_reading_what_is_not_there(origin: Origin) -> None:
     a = origin.host("a")
     assert a.refs.read(41) == (None, None, None)
@@ -386,6 +401,7 @@ def test_reading_brings_the_commit_and_writes_no_shared_ref(origin: Origin) -> N
     assert b.refs.tips() == {41: tip}
 
 
+@BY_FILE
 def test_an_issues_owners_are_git_log_and_its_work_is_reachable(origin: Origin) -> None:
     a, b = origin.host("a"), origin.host("b")
     first, _ = a.claim()
@@ -405,6 +421,7 @@ def test_an_issues_owners_are_git_log_and_its_work_is_reachable(origin: Origin) 
     assert repos.listing(origin.bare, REF) == {}
 
 
+@BY_FILE
 def test_only_numbers_as_people_write_them_are_claims(origin: Origin) -> None:
     a = origin.host("a")
     tip, _ = a.claim()
@@ -413,6 +430,7 @@ def test_only_numbers_as_people_write_them_are_claims(origin: Origin) -> None:
     assert a.refs.tips() == {41: tip}
 
 
+@BY_FILE
 @pytest.mark.parametrize("what", ["a blob", "a person's commit", "another's claim"])
 def test_a_ref_that_leads_to_something_else_is_unreadable_not_free(origin: Origin, what: str) -> None:
     a = origin.host("a")
@@ -427,6 +445,7 @@ def test_a_ref_that_leads_to_something_else_is_unreadable_not_free(origin: Origi
     assert isinstance(seen.record, Unreadable)
 
 
+@BY_FILE
 def test_a_commit_that_does_not_follow_is_not_written(origin: Origin) -> None:
     a = origin.host("a")
     tip, record = a.claim()
@@ -437,6 +456,7 @@ def test_a_commit_that_does_not_follow_is_not_written(origin: Origin) -> None:
         a.refs.write(record._replace(state="done"), None, None)
 
 
+@BY_FILE
 def test_another_namespace(origin: Origin) -> None:
     """Where a server refuses ours, claims are branches; they fence in the same way."""
     a = origin.host("a")

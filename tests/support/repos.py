@@ -29,8 +29,8 @@ def git(path: Path | str, *argv: str, given: bytes = b"", **env: str) -> str:
 def make_bare(path: Path | str, files: Mapping[str, str | bytes], *, branch: str = "main") -> str:
     """A bare repository with one commit of `files` on its default branch; the commit."""
     git(path, "init", "--quiet", "--bare", "--template=", f"--initial-branch={branch}", str(path))
-    for key, value in (("http.receivepack", "true"), ("receive.autogc", "false"), ("gc.auto", "0")):
-        git(path, "config", key, value)
+    with open(os.path.join(path, "config"), "a", encoding="utf-8") as file:
+        file.write("[http]\n\treceivepack = true\n[receive]\n\tautogc = false\n[gc]\n\tauto = 0\n")
     return commit_on(path, branch, files)
 
 
@@ -38,21 +38,19 @@ def commit_on(path: Path | str, branch: str, files: Mapping[str, str | bytes | N
     """One more commit on a branch, as a person would push it: `files` added or replaced, None deleted."""
     ref = f"refs/heads/{branch}"
     before = tip(path, ref)
-    index = {"GIT_INDEX_FILE": os.path.join(str(path), f"index-{os.urandom(4).hex()}")}
+    said = [f"commit {ref}\ncommitter Alice <alice@example.com> now\ndata {len(message)}\n{message}\n".encode()]
     if before:
-        git(path, "read-tree", before, **index)
+        said.append(f"from {before}\n".encode())
     for name, content in files.items():
+        quoted = b'"' + b"".join(b"\\%03o" % byte for byte in os.fsencode(name)) + b'"'
         if content is None:
-            git(path, "update-index", "-z", "--index-info", given=f"0 {'0' * 40}\t{name}\0".encode(), **index)
+            said.append(b"D " + quoted + b"\n")
         else:
             data = content.encode() if isinstance(content, str) else content
-            blob = git(path, "hash-object", "-w", "--stdin", given=data)
-            git(path, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index)
-    tree = git(path, "write-tree", **index)
-    if os.path.exists(index["GIT_INDEX_FILE"]):
-        os.unlink(index["GIT_INDEX_FILE"])
-    commit = git(path, "commit-tree", tree, *(["-p", before] if before else []), "-m", message)
-    git(path, "update-ref", ref, commit, before or "0" * 40)
+            said.append(b"M 100644 inline " + quoted + b"\ndata %d\n" % len(data) + data + b"\n")
+    git(path, "fast-import", "--quiet", "--date-format=now", given=b"".join(said))
+    commit = tip(path, ref)
+    assert commit is not None
     return commit
 
 

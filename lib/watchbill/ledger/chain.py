@@ -6,8 +6,17 @@ Standard library only: this module lies on the way to a refusal.
 from __future__ import annotations
 
 import sqlite3
-from hashlib import sha256
 from typing import Any, NamedTuple
+
+# hashlib loads OpenSSL, which alone costs a refused firing a tenth of its time; CPython's own modules are the same
+# function (hashlib falls back to them itself: Lib/hashlib.py).
+try:
+    from _sha2 import sha256  # 3.12 and newer
+except ImportError:
+    try:
+        from _sha256 import sha256  # 3.11
+    except ImportError:
+        from hashlib import sha256
 
 GENESIS = "0" * 64
 
@@ -23,7 +32,7 @@ def link(before: str, row: tuple[Any, ...]) -> str:
     """The hash of an event row (seq, at, kind, subject, body), given the hash before it."""
     seq, at, kind, subject, body = row
     text = "\x1f".join((before, str(seq), str(at), kind, subject, body))
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return str(sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
 
 def fill(connection: sqlite3.Connection) -> None:
