@@ -10,7 +10,7 @@ from watchbill.live import Firing, Target, Tree
 
 def write(f: Firing, target: Target, tree: Tree) -> str:
     """The prompt, also kept as evidence: what an agent was told is the first thing asked when it did wrong."""
-    fenced = admit.fence(target.brief_text, os.urandom(8).hex())
+    fenced = admit.fence(target.admitted, os.urandom(8).hex())
     text = render.prompt(
         f.agent.prompt, brief=fenced, number=target.issue.number, url=target.issue.url, repo=target.repo.full_name
     )

@@ -60,7 +60,7 @@ def target(f: Firing, listed: Listed) -> Target | None:
     if standing:
         skip("pull-request-open", f"pull request #{standing[0].number} for it is open")
         return None
-    brief_text, left_out = _admitted(f, listed.repo, issue)
+    admitted, left_out = _admitted(f, listed.repo, issue)
     mirror = f.ports.mirror(repo)
     default_branch = polls.get(f.ledger, query(listed.repo, f.agent.takes)).body["default_branch"]
     base = mirror.refresh(default_branch)
@@ -82,7 +82,7 @@ def target(f: Firing, listed: Listed) -> Target | None:
         default_branch=default_branch,
         issue=issue,
         digest=digest,
-        brief_text=brief_text,
+        admitted=admitted,
         left_out=left_out,
         tip=seen.tip,
         previous=seen.record if isinstance(seen.record, rules.ClaimRecord) else None,
@@ -183,9 +183,9 @@ def _expired(f: Firing, repo_id: int, number: int, seen: Seen) -> rules.Takeover
     return rules.Takeover(dead_here, unchanged, f.fleet.claims.grace_s)
 
 
-def _admitted(f: Firing, repo: str, issue: Issue) -> tuple[str, tuple[str, ...]]:
+def _admitted(f: Firing, repo: str, issue: Issue) -> tuple[tuple[admit.Section, ...], tuple[str, ...]]:
     comments = f.ports.forge.issues.comments(repo, issue.number) if issue.comments else ()
-    return admit.text(issue, comments, admit.policy(f.fleet.trust))
+    return admit.sections(issue, comments, admit.policy(f.fleet.trust))
 
 
 def _floor(pulls: tuple[Pull, ...]) -> int:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from watchbill import holds, scan
+from watchbill.admit import Section
 from watchbill.claims.record import ClaimRecord
 from watchbill.compiled import Agent, Compiled, Repo
 from watchbill.engines.base import Result
@@ -43,7 +44,7 @@ class Target(NamedTuple):
     default_branch: str
     issue: Issue
     digest: str  # of title and body: the input that attempts are counted by
-    brief_text: str  # the admitted text, cleaned; fenced by `brief`
+    admitted: tuple[Section, ...]  # the text that may reach a model, cleaned; fenced by `brief`
     left_out: tuple[str, ...]  # what was not admitted, and why
     tip: str | None  # of the claim ref, as read
     previous: ClaimRecord | None  # the record there

@@ -244,7 +244,7 @@ def _target_again(f: Firing, row: ClaimRow, record: ClaimRecord, tip: str) -> Ta
         facts.default_branch,
         issue,
         poll.digest(issue),
-        "",
+        (),
         (),
         tip,
         record,

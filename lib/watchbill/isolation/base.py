@@ -7,6 +7,7 @@ program is worked out here, once for all of them.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,19 @@ class Place(NamedTuple):
 MEETING_PLACES = ("/tmp", "/run")
 
 #: What programs in PREFIX/bin need of PREFIX. Not `share` or `etc`: below ~/.local these hold keyrings and tokens.
-_BESIDE_BIN = ("bin", "sbin", "shims", "lib", "lib64", "libexec", "include", "versions", "plugins", "version")
+_BESIDE_BIN = (
+    "bin",
+    "sbin",
+    "shims",
+    "lib",
+    "lib64",
+    "libexec",
+    "include",
+    "versions",
+    "plugins",
+    "version",
+    "pyvenv.cfg",
+)
 _RANK = {"hidden": 0, "ro": 1, "rw": 2}
 
 
@@ -97,9 +110,22 @@ def _needed(argv: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
     for directory in path.split(os.pathsep):
         found += _with_its_libraries(directory)
     program = shutil.which(argv[0], path=path) if argv else None
-    if program is not None:
-        found += [program, *_with_its_libraries(os.path.dirname(os.path.realpath(program)))]
+    for one in (program, *_named_in_shell_text(argv)):
+        if one is not None:
+            found += [one, *_with_its_libraries(os.path.dirname(one))]
+            found += _with_its_libraries(os.path.dirname(os.path.realpath(one)))
     return found
+
+
+def _named_in_shell_text(argv: tuple[str, ...]) -> list[str]:
+    """Programs that a check names by their absolute path: `/home/ann/venv/bin/pytest -q` must find its own tools."""
+    words: list[str] = []
+    for text in argv[1:]:
+        try:
+            words += shlex.split(text, comments=True)
+        except ValueError:  # an open quote: the shell will say so
+            words += text.split()
+    return [word for word in words if os.path.isabs(word) and os.path.isfile(word) and os.access(word, os.X_OK)]
 
 
 def _with_its_libraries(directory: str) -> list[str]:

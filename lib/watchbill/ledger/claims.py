@@ -25,11 +25,20 @@ class Claim(NamedTuple):
     ended_at: int | None
 
 
-def intend(ledger: Ledger, firing: str, host: str, repo_id: int, repo: str, number: int, generation: int,
-           intended: str) -> None:
+def intend(
+    ledger: Ledger, firing: str, host: str, repo_id: int, repo: str, number: int, generation: int, intended: str
+) -> None:
     """sqlite3.IntegrityError when a live claim of this host stands on the issue."""
-    ledger.write("claim_intend", firing=firing, host=host, repo_id=repo_id, repo=repo, number=number,
-                 generation=generation, intended=intended)
+    ledger.write(
+        "claim_intend",
+        firing=firing,
+        host=host,
+        repo_id=repo_id,
+        repo=repo,
+        number=number,
+        generation=generation,
+        intended=intended,
+    )
 
 
 def win(ledger: Ledger, firing: str, repo_id: int, number: int, tip: str, at: int) -> None:

@@ -34,8 +34,10 @@ def take(ledger: Ledger, query: str, by: str, now: int, until: int) -> bool:
 
 def put(ledger: Ledger, query: str, by: str, validator: str | None, fetched_ms: int, body: Any) -> bool:
     """False when the right to refresh had passed to another: that one's answer is newer."""
-    return ledger.write("poll_put", query=query, by=by, validator=validator, fetched_ms=fetched_ms,
-                        body=json.dumps(body)) == 1
+    return (
+        ledger.write("poll_put", query=query, by=by, validator=validator, fetched_ms=fetched_ms, body=json.dumps(body))
+        == 1
+    )
 
 
 def give_back_all(ledger: Ledger, by: str) -> None:

@@ -40,8 +40,17 @@ class AboveCap(Exception):
 def reserve(ledger: Ledger, wanted: Reservation, at: int) -> None:
     """Raises AboveCap; the caller's transaction is then to be rolled back."""
     try:
-        ledger.write("reserve", firing=wanted.firing, scope=wanted.scope, subject=wanted.subject,
-                     period=wanted.period, unit=wanted.unit, cap=wanted.cap, reserved=wanted.reserved, at=at)
+        ledger.write(
+            "reserve",
+            firing=wanted.firing,
+            scope=wanted.scope,
+            subject=wanted.subject,
+            period=wanted.period,
+            unit=wanted.unit,
+            cap=wanted.cap,
+            reserved=wanted.reserved,
+            at=at,
+        )
     except sqlite3.IntegrityError as error:
         if "above the cap" in str(error):
             raise AboveCap(wanted) from error
