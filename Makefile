@@ -8,7 +8,7 @@ demo: .venv/.made
 	@$(BIN)/watchbill demo
 
 test: .venv/.made
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n auto $(PYTEST_ARGS)
 
 check: .venv/.made
 	$(BIN)/ruff format --check lib tests bin

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-_KEEP = {"PATH", "LANG", "LC_ALL", "TERM", "TMPDIR", "VIRTUAL_ENV", "CI", "PYTEST_CURRENT_TEST", "WATCHBILL_REQUIRE", "WATCHBILL_PROJECTS"}
+_KEEP = {
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TERM",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+    "CI",
+    "PYTEST_CURRENT_TEST",
+    "WATCHBILL_REQUIRE",
+    "WATCHBILL_PROJECTS",
+}
 PROJECTS = Path(os.environ.get("WATCHBILL_PROJECTS", "/nowhere"))
 
 
@@ -64,7 +75,7 @@ def _children_of(pid: int) -> list[str]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """`needs("bwrap")` skips with the name of what is missing; under WATCHBILL_REQUIRE (as .ci/run sets it) it fails."""
+    """`needs("bwrap")` skips, naming what is missing; under WATCHBILL_REQUIRE (as .ci/run sets it) it fails."""
     for mark in item.iter_markers("needs"):
         missing = [program for program in mark.args if shutil.which(program) is None]
         if missing:

@@ -20,7 +20,8 @@ sys.addaudithook(lambda event, args: seen.append(event) if event in bad else Non
 real = os._exit
 def leave(status):
     import json
-    own = [n for n, m in sys.modules.items() if n not in before and "site-packages" in (getattr(m, "__file__", None) or "")]
+    new = {n: getattr(m, "__file__", None) or "" for n, m in sys.modules.items() if n not in before}
+    own = [name for name, file in new.items() if "site-packages" in file]
     sys.stderr.write(json.dumps({"events": seen, "third": own, "modules": sorted(sys.modules)}))
     sys.stderr.flush()
     real(status)

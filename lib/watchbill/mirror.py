@@ -7,6 +7,7 @@ outside it. A worktree belongs to an engine from the moment it is made: from the
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import shutil
@@ -14,7 +15,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from watchbill import git, lock
@@ -269,11 +270,14 @@ class Mirror:
             raise GitError(argv, done.exit, "", done.stderr)
         return set(paths) - {path.removeprefix("./") for path in git.zsplit(done.stdout)}
 
-    def _update_index(self, worktree: str, index: str, gone: Iterable[str], present: Iterable[str]) -> None:
-        removed = git.zjoin(f"0 {'0' * 40}\t{path}" for path in gone)
-        git.run("update-index", "-z", "--index-info", git_dir=self.path, index=index, stdin=removed)
+    def _update_index(self, worktree: str, index: str, gone: Sequence[str], present: Sequence[str]) -> None:
+        # Both with the worktree: whenever git writes an index it looks again at files as young as the index before it.
+        update = functools.partial(git.run, git_dir=self.path, work_tree=worktree, index=index)
+        if gone:
+            removed = git.zjoin(f"0 {'0' * 40}\t{path}" for path in gone)
+            update("update-index", "-z", "--index-info", stdin=removed)
         argv = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
-        done = git.run(*argv, git_dir=self.path, work_tree=worktree, index=index, stdin=git.zjoin(present))
+        done = update(*argv, stdin=git.zjoin(present))
         if "Ignoring path " in done.stderr:  # a name git does not store, such as "git~1": left out without an error
             raise GitError(argv, done.exit, "", done.stderr)
 

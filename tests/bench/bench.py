@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from support.fleet import LABEL, Fleet, agent, fleet
 from watchbill import roles
 
+_COLUMNS = (("cpu_ms", 8), ("cpu_ratio", 9), ("wall_ms", 9), ("wall_ratio", 9))
 FLOOR = [sys.executable, "-I", "-c", "import sqlite3, json"]
 
 
@@ -114,9 +115,8 @@ def main() -> int:
         return 0
     print(f"{'':26}{'cpu ms':>8}{'x floor':>9}{'wall ms':>9}{'x floor':>9}   goal")
     for row in rows:
-        print(
-            f"{row['case']:26}{row['cpu_ms']:>8}{row['cpu_ratio']:>9}{row['wall_ms']:>9}{row['wall_ratio']:>9}   {row['goal']}"
-        )
+        cells = "".join(f"{row[key]:>{width}}" for key, width in _COLUMNS)
+        print(f"{row['case']:26}{cells}   {row['goal']}")
     return 0
 
 

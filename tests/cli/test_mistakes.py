@@ -1,4 +1,4 @@
-"""Roster mistakes from outside: one clear error each, exit 78; reading verbs write nothing, `fire` puts it on record."""
+"""Roster mistakes from outside: one clear error each, exit 78; readers write nothing, `fire` puts it on record."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.fleet import LABEL, Fleet, fleet
 from watchbill.ledger import chain
 

@@ -95,7 +95,8 @@ subprocess.run(['git', 'init', '-q'])
 evil = os.path.join(os.getcwd(), 'evil.sh')
 open(evil, 'w').write('#!/bin/sh\\ntouch {marker}\\n'); os.chmod(evil, 0o755)
 with open('.git/config', 'a') as config:
-    config.write(f'[core]\\n\\tfsmonitor = {{evil}}\\n\\thooksPath = .git/hooks\\n[filter "x"]\\n\\tclean = {{evil}}\\n')
+    config.write(f'[core]\\n\\tfsmonitor = {{evil}}\\n\\thooksPath = .git/hooks\\n')
+    config.write(f'[filter "x"]\\n\\tclean = {{evil}}\\n')
 os.makedirs('.git/hooks', exist_ok=True)
 for hook in ('pre-commit', 'post-checkout', 'pre-push', 'reference-transaction'):
     open(f'.git/hooks/{{hook}}', 'w').write(f'#!/bin/sh\\n{{evil}}\\n'); os.chmod(f'.git/hooks/{{hook}}', 0o755)
@@ -139,7 +140,8 @@ def test_checks_that_print_the_environment_print_no_credential(ran: Fleet, isola
     (ran.home / "fleet.toml").write_text((ran.home / "fleet.toml").read_text().replace('["true"]', '["make -s test"]'))
     source = f"""
 import os, json
-open('Makefile', 'w').write('test:\\n\\t@env; cat /proc/*/environ 2>/dev/null | tr "\\\\0" "\\\\n"; cat {ran.home}/token; true\\n')
+look = 'env; cat /proc/*/environ 2>/dev/null | tr "\\\\0" "\\\\n"; cat {ran.home}/token; true'
+open('Makefile', 'w').write(f'test:\\n\\t@{{look}}\\n')
 open('dump.json', 'w').write(json.dumps(dict(os.environ)))
 """
     number, ended = one(ran, agent(python(source), isolation=isolation), **CANARIES)

@@ -18,7 +18,8 @@ FIX = scripted(
 )
 CALC = {
     "calc.py": "def add(a, b):\n    return a - b\n",
-    "test_calc.py": "import unittest, calc\n\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(calc.add(2, 3), 5)\n",
+    "test_calc.py": "import unittest, calc\n\nclass T(unittest.TestCase):\n"
+    "    def test(self):\n        self.assertEqual(calc.add(2, 3), 5)\n",
 }
 CHECK = f"{sys.executable} -m unittest -q"
 

@@ -81,9 +81,12 @@ def test_a_generation_is_won_once_and_never_shrinks(tmp_path: Path) -> None:
         claims.win(ledger, ids[0], 7, 41, "c1", 6)
         claims.end(ledger, ids[0], "ended", "released", "c2", 7)
     for n, generation in ((1, 5), (2, 4)):
-        with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
+        with ledger.transaction():
             claims.intend(ledger, ids[n], "h1", 7, "acme/api", 41, generation, "c")
+        with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
             claims.win(ledger, ids[n], 7, 41, "c", 8)
+        with ledger.transaction():
+            claims.lose(ledger, ids[n], 7, 41, 9)
 
 
 def test_an_effect_has_one_key(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.fleet import WATCHBILL
 from support.forge import git
 
@@ -23,7 +24,12 @@ pytestmark = pytest.mark.needs_projects
 def trial(name: str, tmp: Path, *argv: str) -> tuple[int, dict[str, Any], str]:
     command = [sys.executable, WATCHBILL, "try", "--repo", str(PROJECTS / name), "--json", *argv]
     done = subprocess.run(
-        command, text=True, capture_output=True, env={**os.environ, "TMPDIR": str(tmp)}, check=False, stdin=subprocess.DEVNULL
+        command,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "TMPDIR": str(tmp)},
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 
@@ -40,8 +46,8 @@ CHECKS = {
     "django": f"cd tests && PYTHONPATH=.. {PROJECTS}/venv/bin/python runtests.py --parallel=1 utils_tests.test_text",
 }
 CHANGES = {  # a change that the project's own tests hold, and one that they catch
-    "click": ("sed -i s/Commands:/Commands:/;1s/^/#\\ seen\\n/ src/click/__init__.py", "sed -i s/def/fed/ src/click/core.py"),
-    "django": ("sed -i 1s/^/#\\ seen\\n/ django/utils/text.py", "sed -i s/capfirst/lowfirst/ django/utils/text.py"),
+    "click": ("sed -i '1s/^/# seen\\n/' src/click/__init__.py", "sed -i s/def/fed/ src/click/core.py"),
+    "django": ("sed -i '1s/^/# seen\\n/' django/utils/text.py", "sed -i s/capfirst/lowfirst/ django/utils/text.py"),
 }
 
 

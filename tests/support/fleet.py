@@ -181,7 +181,8 @@ def fleet(
         where = world.practice.git_url(REPO) if remote == "http" else str(world.bare)
         (home / "fleet.toml").write_text(
             f'[fleet]\nrepos = ["{REPO}"]\n[github]\napi_url = "{world.url}"\nauth = "token:file:{token}"\n'
-            f'[repo."{REPO}"]\nchecks = {json.dumps(checks if checks is not None else ["true"])}\nremote = "{where}"\n{toml}\n'
+            f'[repo."{REPO}"]\nchecks = {json.dumps(["true"] if checks is None else checks)}\n'
+            f'remote = "{where}"\n{toml}\n'
         )
         for name, watchbill in (agents if agents is not None else {"bosun": agent()}).items():
             write_agent(home, name, watchbill)

@@ -34,7 +34,8 @@ HELP = "the whole story on this machine, no account"
 _NAME = "acme/calc"
 _FILES = {
     "calc.py": '"""A very small calculator."""\n\n\ndef add(a, b):\n    return a - b\n',
-    "test_calc.py": "import unittest\n\nimport calc\n\n\nclass Add(unittest.TestCase):\n    def test_two_numbers(self):\n"
+    "test_calc.py": "import unittest\n\nimport calc\n\n\nclass Add(unittest.TestCase):\n"
+    "    def test_two_numbers(self):\n"
     "        self.assertEqual(calc.add(2, 3), 5)\n",
     "README.md": "# calc\n\nAdds.\n",
 }
