@@ -15,6 +15,7 @@ import pytest
 
 from support import repos
 from watchbill import git
+from watchbill.cli import checkout
 from watchbill.errors import Fixable
 from watchbill.git import GitError, Identity, Remote
 from watchbill.practice import loopback
@@ -314,10 +315,10 @@ def test_a_push_says_ref_by_ref_what_became_of_it(tmp_path: Path, bare: str) -> 
 
 def test_repositories_for_try_and_demo(tmp_path: Path) -> None:
     made, cloned = str(tmp_path / "made.git"), str(tmp_path / "cloned.git")
-    commit = git.make_bare(made, {"a/b.py": "x = 1\n", "c": ""}, "Begin")
+    commit = checkout.make_bare(made, {"a/b.py": "x = 1\n", "c": ""}, "Begin")
     assert repos.listing(made, commit) == {"a/b.py": "100644", "c": "100644"}
     later = repos.commit_on(made, "main", {"c": "later"})
-    git.clone_bare(made, cloned, commit, "trunk")
+    checkout.clone_bare(made, cloned, commit, "trunk")
     assert repos.refs(cloned) == {"refs/heads/trunk": commit}
     assert git.ls_remote(Remote(cloned), "HEAD").head == "trunk"
     git.bring(cloned, made, "refs/heads/main", "refs/heads/watchbill/try-1")
@@ -325,15 +326,13 @@ def test_repositories_for_try_and_demo(tmp_path: Path) -> None:
 
 
 def test_a_checkout_of_a_persons(tmp_path: Path, bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkout = tmp_path / "checkout"
-    repos.git(bare, "worktree", "add", "--quiet", str(checkout), "main")
-    monkeypatch.chdir(checkout)
-    assert os.path.realpath(git.common_dir(".")) == os.path.realpath(bare)
-    assert git.head_of(".") == git.rev_parse(bare, "main")
-    assert git.branch_of(".") == "main"
-    repos.git(
-        bare, "--work-tree", str(checkout), "checkout", "--quiet", "--detach", GIT_DIR=f"{bare}/worktrees/checkout"
-    )
-    assert git.branch_of(".") is None
+    place = tmp_path / "checkout"
+    repos.git(bare, "worktree", "add", "--quiet", str(place), "main")
+    monkeypatch.chdir(place)
+    assert os.path.realpath(checkout.common_dir(".")) == os.path.realpath(bare)
+    assert checkout.head_of(".") == git.rev_parse(bare, "main")
+    assert checkout.branch_of(".") == "main"
+    repos.git(bare, "--work-tree", str(place), "checkout", "--quiet", "--detach", GIT_DIR=f"{bare}/worktrees/checkout")
+    assert checkout.branch_of(".") is None
     with pytest.raises(GitError):
-        git.head_of(str(tmp_path))
+        checkout.head_of(str(tmp_path))

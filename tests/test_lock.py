@@ -84,7 +84,7 @@ def test_probes_do_not_keep_a_firing_from_its_lock(tmp_path: Path) -> None:
 
 
 def test_the_file_stays_so_that_no_two_hold_different_files_of_one_name(tmp_path: Path) -> None:
-    """Guards against a filelock that unlinks on release (seen in some versions): then the inode would change."""
+    """Guards against a version of filelock that unlinks on release: then the inode would change."""
     path = tmp_path / "m.lock"
     with lock.mirror_lock(str(path), 1.0):
         inode = path.stat().st_ino

@@ -397,52 +397,11 @@ def push(git_dir: str, remote: Remote, refspecs: Sequence[str], leases: dict[str
     return Pushed(done.exit, statuses, done.stderr)
 
 
-# A person's own repository, and new ones for `try` and `demo`
-
-
-def common_dir(path: str) -> str:
-    """The git directory of the checkout at `path`, shared by its worktrees."""
-    return run("-C", os.path.abspath(path), "rev-parse", "--path-format=absolute", "--git-common-dir").text
-
-
-def head_of(path: str) -> str:
-    """The commit checked out at `path`."""
-    return run("-C", os.path.abspath(path), "rev-parse", "--verify", "--quiet", "HEAD^{commit}").text
-
-
-def branch_of(path: str) -> str | None:
-    """The branch checked out at `path`; None when HEAD is detached."""
-    done = run("-C", os.path.abspath(path), "symbolic-ref", "--quiet", "--short", "HEAD", check=False)
-    return done.text if done.exit == 0 else None
+# Whole repositories
 
 
 def init_bare(path: str, branch: str = "main") -> None:
     run("init", "--quiet", "--bare", "--template=", f"--initial-branch={branch}", path)
-
-
-def make_bare(path: str, files: dict[str, str], message: str, *, branch: str = "main", when: int = 1767225600) -> str:
-    """A bare repository with one commit of `files` on `branch`; the commit."""
-    init_bare(path, branch)
-    listing = b"".join(
-        f"100644 {hash_object(path, text.encode())} 0\t{name}".encode() + b"\0" for name, text in files.items()
-    )
-    index = os.path.join(path, "watchbill-index")
-    run("update-index", "-z", "--index-info", git_dir=path, index=index, stdin=listing)
-    tree = write_tree(path, index)
-    os.unlink(index)
-    commit = commit_tree(path, tree, [], message + "\n", Identity("watchbill", "watchbill@watchbill.invalid"), when)
-    update_ref(path, f"refs/heads/{branch}", commit, "")
-    return commit
-
-
-def clone_bare(source: str, path: str, commit: str, branch: str) -> None:
-    """A new bare repository at `path` whose only ref is `branch` at `commit` of the git directory `source`."""
-    init_bare(path, branch)
-    aside = f"refs/watchbill/clone-{os.urandom(6).hex()}"
-    run("-c", "uploadpack.allowAnySHA1InWant=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head",
-        "--", source, f"{commit}:{aside}", git_dir=path, env={"GIT_PROTOCOL": "version=2"})  # fmt: skip
-    update_ref(path, f"refs/heads/{branch}", commit, "")
-    run("update-ref", "-d", aside, git_dir=path)
 
 
 def bring(git_dir: str, source: str, ref: str, to: str) -> None:

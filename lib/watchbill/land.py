@@ -10,7 +10,7 @@ from __future__ import annotations
 from watchbill import claim, effects, render
 from watchbill.claims import rules
 from watchbill.claims.refs import Move
-from watchbill.forge.base import Pull, Refused
+from watchbill.forge.base import ForgeError, Pull, Refused
 from watchbill.ledger import firings
 from watchbill.live import Firing, Work
 from watchbill.outcomes import Ended, Ending
@@ -116,7 +116,10 @@ def finish(f: Firing, pull: Pull) -> None:
         f.ports.forge.issues.add_labels(name, pull.number, (f.fleet.labels.authored,))
         return {"label": f.fleet.labels.authored}
 
-    effects.perform(f, target, "label pull request", {"pull": pull.number}, authored, lambda: None, settling=True)
+    try:
+        effects.perform(f, target, "label pull request", {"pull": pull.number}, authored, lambda: None, settling=True)
+    except ForgeError as error:
+        f.note("the pull request could not be labelled", error=str(error))
     record = claim.next_record(f.claim.record, state="pr", pr=pull.number, outcome="pull_request")
     claim.move(f, record, head=record.head, settling=True)
     claim.project(f, f.claim, "pr", settling=True)

@@ -21,8 +21,8 @@ import tempfile
 from typing import Any, NamedTuple
 
 from watchbill import evidence as blobs
-from watchbill import git, money
-from watchbill.cli import show, stage
+from watchbill import money
+from watchbill.cli import checkout, show, stage
 from watchbill.cli.shared import Opened
 from watchbill.cli.stage import Stage, Told
 from watchbill.errors import Fixable
@@ -80,7 +80,7 @@ def play(args: argparse.Namespace) -> Played:
     """Set the stage, fire both agents at once, gather what they left."""
     root = _root(args.keep)
     bare = os.path.join(root, "calc.git")
-    git.make_bare(bare, _FILES, "Begin")
+    checkout.make_bare(bare, _FILES, "Begin")
     engine: dict[str, Any] = {"use": args.engine}
     if args.engine == "scripted":
         engine["steps"] = _STEPS

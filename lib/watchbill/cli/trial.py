@@ -20,7 +20,7 @@ import tempfile
 from typing import Any
 
 from watchbill import git, money
-from watchbill.cli import show, stage
+from watchbill.cli import checkout, show, stage
 from watchbill.cli.shared import Opened
 from watchbill.cli.stage import Stage
 from watchbill.errors import Fixable
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     agent = _agent(args)
     root = tempfile.mkdtemp(prefix="watchbill-try-")
     bare = os.path.join(root, "repository.git")
-    git.clone_bare(git_dir, bare, commit, branch)
+    checkout.clone_bare(git_dir, bare, commit, branch)
     name = "local/" + (re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(os.path.abspath(args.repo))) or "repository")
     issue = {"title": args.issue, "body": args.body, "labels": ["agent:implement", "agent:fixes-base"]}
     built = stage.build(root, name, bare, issue, args.check, {}, {"try": agent})
@@ -74,8 +74,8 @@ def _source(path: str) -> tuple[str, str, str]:
     if not os.path.isdir(path):
         raise Fixable("WB-TRY-01", f"--repo {path}: there is no such directory")
     try:
-        git_dir = git.common_dir(path)
-        commit = git.rev_parse(git_dir, git.head_of(path))
+        git_dir = checkout.common_dir(path)
+        commit = git.rev_parse(git_dir, checkout.head_of(path))
     except git.GitError as error:
         raise Fixable(
             "WB-TRY-02",
@@ -89,7 +89,7 @@ def _source(path: str) -> tuple[str, str, str]:
             f"--repo {path}: its history is cut off (shallow)",
             fix=f"git -C {shlex.quote(path)} fetch --unshallow",
         )
-    return git_dir, commit, git.branch_of(path) or "main"
+    return git_dir, commit, checkout.branch_of(path) or "main"
 
 
 def _agent(args: argparse.Namespace) -> dict[str, Any]:
