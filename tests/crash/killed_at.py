@@ -1,6 +1,6 @@
 """Run a firing that is killed with SIGKILL at one boundary of one effect: KIND WHERE AGENT...
 
-WHERE: before-intent, after-intent, after-act, after-receipt.
+WHERE: before-intent, after-intent, after-act, after-receipt. KIND "reserve": between examining an issue and reserving.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from watchbill import effects as door
+from watchbill import reserve
 from watchbill.cli.fire import leave, main
 
 KIND, WHERE = sys.argv[1:3]
@@ -45,6 +46,8 @@ def perform(*args: Any, **kwargs: Any) -> Any:
     return real_perform(*args, **kwargs)
 
 
+if KIND == "reserve":
+    reserve.worst_case = die
 real_perform = door.perform
 door.perform = perform
 door.effects.intend = around(door.effects.intend, "intend", before="before-intent")

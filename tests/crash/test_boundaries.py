@@ -14,9 +14,11 @@ import pytest
 
 from support.fleet import LABEL, Fleet, fleet
 from watchbill.ledger import chain
+from watchbill.practice.faults import Rule
 
 DRIVER = Path(__file__).with_name("killed_at.py")
 BOUNDARIES = [
+    ("reserve", "before"),
     ("claim by", "before-intent"),
     ("claim by", "after-intent"),
     ("claim by", "after-act"),
@@ -40,15 +42,15 @@ def killed(it: Fleet, kind: str, where: str) -> None:
 
 @pytest.mark.parametrize(("kind", "where"), BOUNDARIES, ids=[f"{k} {w}" for k, w in BOUNDARIES])
 def test_killed_at(tmp_path: Path, kind: str, where: str) -> None:
-    """Broken on purpose: with `open_pull` creating without looking first, "pull request after-act" ended as a refusal
-    by the forge and the issue went to a person; with `_repair` not rolling forward, the issue stayed in flight."""
+    """Broken on purpose: with `settle._repair` not rolling forward there was no pull request and the issue stayed in
+    flight; with `bury` keeping the dead firing's question in the shared poll, nobody examined the issue again."""
     with fleet(tmp_path) as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         killed(it, kind, where)
         for _ in range(2):
             it.fire("bosun")
         pulls, labels = it.pulls(), it.labels(number)
-        work_was_paid = kind not in ("claim by", "label active", "comment active")
+        work_was_paid = kind not in ("reserve", "claim by", "label active", "comment active")
         published = kind in ("pull request", "claim ref to pr", "label pr") or (kind, where) == (
             "claim ref to published",
             "after-act",
@@ -72,3 +74,15 @@ def test_killed_at(tmp_path: Path, kind: str, where: str) -> None:
         assert it.rows("SELECT sum(reserved) FROM spend") == [(0,)]
         assert not any((it.home / "worktrees").iterdir())
         assert chain.verify(it.ledger()._connection) is None
+
+
+def test_a_pull_request_that_the_lists_do_not_show_yet_is_adopted(tmp_path: Path) -> None:
+    """Broken on purpose: with the 422 taken for a refusal, the issue stayed in flight beside its open pull request."""
+    with fleet(tmp_path) as it:
+        number = it.world.issue("octocat", "Do it", labels=[LABEL])
+        killed(it, "pull request", "after-act")
+        it.world.practice.faults.add(Rule("stale", "GET", r"/repos/acme/api/pulls$", writes=1000, times=2))
+        it.fire("bosun")
+        assert it.world.practice.faults.fitted() >= 2
+        assert len(it.pulls()) == 1
+        assert it.labels(number) == {"agent:pr-open"}

@@ -36,8 +36,9 @@ def test_three_hosts_race_for_one_issue(tmp_path: Path) -> None:
 def test_a_dead_host_is_taken_over_after_its_ttl_and_its_zombie_lands_nothing(tmp_path: Path) -> None:
     """The owner is stopped (a lid is closed) while its engine runs; another host takes over; then it wakes.
 
-    Broken on purpose: with the claim left out of the publishing push (`refs.swap` given the branch alone) the zombie's
-    push was accepted and the second host's publish found the branch moved.
+    Broken on purpose: with the claim left out of the publishing push (`refs._push` sending the branch alone) nobody's
+    claim ever became `published`, and this waited in vain; that the zombie's own push then lands is shown, with the
+    push frozen half-way, in tests/claims.
     """
     import os
     import signal
