@@ -9,7 +9,7 @@ from __future__ import annotations
 from watchbill import admit, poll
 from watchbill.claims import rules
 from watchbill.claims.refs import Seen
-from watchbill.forge.base import Issue, LabelEvent, NotFound, Pull
+from watchbill.forge.base import Issue, LabelEvent, NotFound
 from watchbill.ledger import claims, firings, polls, sightings
 from watchbill.ledger.attempts import get as attempts_of
 from watchbill.ledger.decisions import Decision
@@ -22,60 +22,47 @@ MOST = 10
 _EXAMINED_S = 120
 
 
+class _Not(Exception):
+    """This issue is not to be claimed now."""
+
+    def __init__(self, id: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = admit.Reason(id, text)
+
+
 def target(f: Firing, listed: Listed) -> Target | None:
     """The terms on which this issue may be claimed, or None; either way the verdict is on record."""
-    subject = f"{listed.repo}#{listed.number}"
-
-    def skip(reason_id: str, reason: str) -> None:
-        """Put it on record; there is no target."""
-        _let_go(f, listed)
-        winner = _winner_meanwhile(f, listed)
-        if winner is not None:
-            f.decide(Decision("examine", subject, "lost", "taken-meanwhile", winner))
-        else:
-            f.decide(Decision("examine", subject, "skip", reason_id, reason))
-
     if not _ours_to_examine(f, listed):
         return None
-    forge = f.ports.forge
+    subject = f"{listed.repo}#{listed.number}"
     try:
-        issue = forge.issues.read(listed.repo, listed.number)
-    except NotFound as gone:
-        skip("issue-gone", str(gone))
+        found = _terms(f, listed)
+    except _Not as no:
+        _let_go(f, listed)
+        winner = _winner_meanwhile(f, listed)
+        lost = Decision("examine", subject, "lost", "taken-meanwhile", winner or "")
+        f.decide(lost if winner else Decision("examine", subject, "skip", *no.reason))
         return None
-    event, refusal = _authorised(f, listed.repo, issue)
-    if refusal is not None or event is None:
-        reason = refusal or admit.Reason("label-without-event", f"nobody is on record as putting {f.agent.takes} there")
-        skip(*reason)
-        return None
+    numbers = {"label_event": found.label_event, "generation": found.generation, "attempt": found.attempt}
+    said = f"generation {found.generation}, attempt {found.attempt}, on the word of label event {found.label_event}"
+    f.decide(Decision("examine", subject, "take", "eligible", said, numbers))
+    return found
+
+
+def _terms(f: Firing, listed: Listed) -> Target:
     repo = f.fleet.repos[listed.repo]
-    branch = f"watchbill/issue-{issue.number}"
+    issue = _read(f, listed)
+    event = _authorised(f, listed.repo, issue)
     seen = f.ports.claim_refs(repo).read(issue.number)
-    start = rules.may_start(seen.record, event.id, _expired(f, listed.repo_id, issue.number, seen))
-    if isinstance(start, rules.Refusal):
-        skip(start.reason_id, start.text)
-        return None
-    pulls = forge.pulls.by_head(listed.repo, branch)
-    standing = [pull for pull in pulls if pull.state == "open"]
-    if standing:
-        skip("pull-request-open", f"pull request #{standing[0].number} for it is open")
-        return None
+    start = _start(f, listed, seen, event)
+    pulls = f.ports.forge.pulls.by_head(listed.repo, rules.work_branch(issue.number))
+    for pull in pulls:
+        if pull.state == "open":
+            raise _Not("pull-request-open", f"pull request #{pull.number} for it is open")
     admitted, left_out = _admitted(f, listed.repo, issue)
-    mirror = f.ports.mirror(repo)
     default_branch = polls.get(f.ledger, query(listed.repo, f.agent.takes)).body["default_branch"]
-    base = mirror.refresh(default_branch)
     digest = poll.digest(issue)
     tried = attempts_of(f.ledger, f.agent.role, f"{listed.repo_id}#{issue.number}", digest)
-    f.decide(
-        Decision(
-            "examine",
-            subject,
-            "take",
-            "eligible",
-            f"labelled by {event.actor.login}, generation {start.generation}",
-            {"label_event": event.id, "generation": start.generation},
-        )
-    )
     return Target(
         repo=repo,
         repo_id=listed.repo_id,
@@ -89,12 +76,49 @@ def target(f: Firing, listed: Listed) -> Target | None:
         generation=start.generation,
         label_event=start.label_event,
         attempt=tried.tries + 1,
-        pr_floor=_floor(pulls),
-        branch=branch,
-        base=base,
+        pr_floor=max((pull.number for pull in pulls), default=0),
+        branch=rules.work_branch(issue.number),
+        base=f.ports.mirror(repo).refresh(default_branch),
         branch_tip=seen.branch_tip,
         fixes_base=f.fleet.labels.fixes_base in issue.labels,
     )
+
+
+def _read(f: Firing, listed: Listed) -> Issue:
+    """The issue as it is now, still open and still labelled."""
+    try:
+        issue = f.ports.forge.issues.read(listed.repo, listed.number)
+    except NotFound as gone:
+        raise _Not("issue-gone", str(gone)) from gone
+    names = f.fleet.labels
+    for label in (names.do_not_pickup, names.plan_pending):
+        if label in issue.labels:
+            raise _Not("label-says-no", f"labelled {label}")
+    if issue.state != "open" or f.agent.takes not in issue.labels:
+        raise _Not("moved-on", f"it is {issue.state} and labelled {', '.join(issue.labels) or 'nothing'}")
+    return issue
+
+
+def _authorised(f: Firing, repo: str, issue: Issue) -> LabelEvent:
+    """The label event that puts this issue up for claiming."""
+    event = _last_word(f, f.ports.forge.issues.label_events(repo, issue.number))
+    if event is None:
+        raise _Not("label-without-event", f"nobody is on record as putting {f.agent.takes} there")
+    permission = f.ports.forge.repository.permission(repo, event.actor.login)
+    refusal = admit.eligible(issue, event, permission, admit.policy(f.fleet.trust))
+    if refusal is not None:
+        raise _Not(*refusal)
+    return event
+
+
+def _start(f: Firing, listed: Listed, seen: Seen, event: LabelEvent) -> rules.Start:
+    """The generation that may begin."""
+    known = claims.last_won(f.ledger, listed.repo_id, listed.number)
+    takeover = _takeover(f, listed.repo_id, listed.number, seen)
+    start = rules.may_start(seen.record, event.id, takeover, known.generation if known else 0)
+    if isinstance(start, rules.Refusal):
+        raise _Not(start.reason_id, start.text)
+    return start
 
 
 def _ours_to_examine(f: Firing, listed: Listed) -> bool:
@@ -137,23 +161,6 @@ def _winner_meanwhile(f: Firing, listed: Listed) -> str | None:
     return f"{who} claimed it first, as generation {last.generation}"
 
 
-def _authorised(f: Firing, repo: str, issue: Issue) -> tuple[LabelEvent | None, admit.Reason | None]:
-    """The label event that puts this issue up for claiming, or why it does not count."""
-    names = f.fleet.labels
-    for label in (names.do_not_pickup, names.plan_pending):
-        if label in issue.labels:
-            return None, admit.Reason("label-says-no", f"labelled {label}")
-    if issue.state != "open" or f.agent.takes not in issue.labels:
-        return None, admit.Reason(
-            "moved-on", f"it is {issue.state} and labelled {', '.join(issue.labels) or 'nothing'}"
-        )
-    event = _last_word(f, f.ports.forge.issues.label_events(repo, issue.number))
-    if event is None:
-        return None, None
-    permission = f.ports.forge.repository.permission(repo, event.actor.login)
-    return event, admit.eligible(issue, event, permission, admit.policy(f.fleet.trust))
-
-
 def _last_word(f: Firing, events: tuple[LabelEvent, ...]) -> LabelEvent | None:
     """The newest time that somebody else than our bot put the label on; None when somebody else took it off since.
 
@@ -168,7 +175,7 @@ def _last_word(f: Firing, events: tuple[LabelEvent, ...]) -> LabelEvent | None:
     return None
 
 
-def _expired(f: Firing, repo_id: int, number: int, seen: Seen) -> rules.Takeover:
+def _takeover(f: Firing, repo_id: int, number: int, seen: Seen) -> rules.Takeover:
     """What this host knows about the owner of an active claim: dead here, or unchanged for how long."""
     if seen.tip is None or not isinstance(seen.record, rules.ClaimRecord):
         return rules.Takeover(False, 0.0, f.fleet.claims.grace_s)
@@ -186,7 +193,3 @@ def _expired(f: Firing, repo_id: int, number: int, seen: Seen) -> rules.Takeover
 def _admitted(f: Firing, repo: str, issue: Issue) -> tuple[tuple[admit.Section, ...], tuple[str, ...]]:
     comments = f.ports.forge.issues.comments(repo, issue.number) if issue.comments else ()
     return admit.sections(issue, comments, admit.policy(f.fleet.trust))
-
-
-def _floor(pulls: tuple[Pull, ...]) -> int:
-    return max((pull.number for pull in pulls), default=0)

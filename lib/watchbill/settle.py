@@ -109,7 +109,7 @@ def _release_to(f: Firing, target: Target, end: Ending) -> str:
 
 
 def _money(f: Firing) -> None:
-    """Settle every unit at what was really used, also above the reservation; a killed run at all of what it reserved."""
+    """Settle every unit at what was really used, also above the reservation; a killed run at all it had reserved."""
     held = {row.unit: row.reserved for row in reservations.open_of(f.ledger, f.id) if row.scope == "firing"}
     if f.result is not None:
         usage = f.result.usage

@@ -166,5 +166,5 @@ def open_ledger(path: str) -> Ledger:
     if found < VERSION:
         from watchbill.ledger import migrate
 
-        migrate.upgrade(path, connection, found)
+        migrate.upgrade(path, connection, found, VERSION)
     return Ledger(path, connection)

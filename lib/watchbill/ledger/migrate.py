@@ -10,7 +10,6 @@ import time
 from typing import NamedTuple
 
 from watchbill.errors import Fixable
-from watchbill.ledger import db
 
 _SCHEMA = os.path.join(os.path.dirname(__file__), "schema")
 
@@ -69,9 +68,9 @@ def create(path: str) -> None:
         os.unlink(aside)
 
 
-def upgrade(path: str, connection: sqlite3.Connection, found: int) -> None:
+def upgrade(path: str, connection: sqlite3.Connection, found: int, wanted: int) -> None:
     """Bring an older ledger to this program's schema, after a backup beside it."""
-    backup = f"{path}.before-{db.VERSION:04d}-{int(time.time())}"
+    backup = f"{path}.before-{wanted:04d}-{int(time.time())}"
     connection.execute("VACUUM INTO ?", (backup,))
     os.chmod(backup, 0o600)
     _apply(connection, [m for m in migrations() if m.number > found])
