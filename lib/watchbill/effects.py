@@ -13,7 +13,6 @@ from typing import Any
 
 from watchbill.forge.base import Unknown
 from watchbill.ledger import claims, effects
-from watchbill.ledger.effects import Effect
 from watchbill.live import Firing, Target
 from watchbill.outcomes import Ended
 
@@ -80,8 +79,3 @@ def allowed(f: Firing, target: Target) -> None:
         row = claims.of_firing(f.ledger, f.id)
         if row is None or row.state != "won":
             raise Ended("lost", "the claim is not ours any more; no further effect", "claim-superseded")
-
-
-def of(f: Firing) -> list[Effect]:
-    """Everything this firing did or meant to do outside."""
-    return effects.of_firing(f.ledger, f.id)

@@ -329,10 +329,6 @@ def hash_object(git_dir: str, data: bytes, kind: str = "blob") -> str:
     return run("hash-object", "-t", kind, "-w", "--stdin", git_dir=git_dir, stdin=data).text
 
 
-def read_tree(git_dir: str, index: str, tree: str) -> None:
-    run("read-tree", tree, git_dir=git_dir, index=index)
-
-
 def write_tree(git_dir: str, index: str) -> str:
     return run("write-tree", git_dir=git_dir, index=index).text
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from support import repos
+from support.repos import fenced
 from watchbill import git
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import ClaimRefs, Move, Seen, Verdict
@@ -80,7 +81,7 @@ class Host(NamedTuple):
 
     def publish(self, record: ClaimRecord, tip: str, head: str) -> Verdict:
         commit = self.published(record, tip, head)
-        return self.refs.publish(record.number, tip, commit, None, head)
+        return fenced(self.refs, record.number, tip, commit, head)
 
 
 @pytest.fixture(params=["file", "http"])

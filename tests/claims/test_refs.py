@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support import repos
+from support.repos import fenced
 from watchbill import git
 from watchbill.claims.record import ClaimRecord, Unreadable
 from watchbill.claims.refs import Move
@@ -301,7 +302,7 @@ def test_a_server_that_applies_half_of_it_is_refused_for_good(origin: Origin, pu
     head = a.work()
     commit = a.published(record, tip, head)
     pushes.do(f"{pushes.real} --git-dir={a.mirror.path} push -q {origin.url} +{commit}:{REF}; exit 1")
-    verdict = a.refs.publish(41, tip, commit, None, head)
+    verdict = fenced(a.refs, 41, tip, commit, head)
     assert verdict.kind == "refused"
     assert "not atomic" in verdict.reason
 
@@ -312,7 +313,7 @@ def test_deleting_moves_too(origin: Origin) -> None:
     tip, record = a.claim()
     head = a.work()
     published = a.published(record, tip, head)
-    assert a.refs.publish(41, tip, published, None, head).kind == "ok"
+    assert fenced(a.refs, 41, tip, published, head).kind == "ok"
     seen = a.refs.read(41)
     assert isinstance(seen.record, ClaimRecord)
     assert (seen.tip, seen.branch_tip) == (published, head)
@@ -411,7 +412,7 @@ def test_an_issues_owners_are_git_log_and_its_work_is_reachable(origin: Origin) 
     assert isinstance(seen.record, ClaimRecord)
     head = b.work()
     third = b.published(seen.record, second, head)
-    assert b.refs.publish(41, second, third, None, head).kind == "ok"
+    assert fenced(b.refs, 41, second, third, head).kind == "ok"
     assert repos.git(origin.bare, "log", "--first-parent", "--format=%H %an %s", REF).splitlines() == [
         f"{third} watchbill claim #41 g2.1 published b [skip ci]",
         f"{second} watchbill claim #41 g2.0 active b [skip ci]",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from watchbill.claims.record import VERSION, ClaimRecord
+from watchbill.claims.refs import ClaimRefs, Move, Verdict
 
 SHA = "5" * 40
 _WHO = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER")
@@ -90,3 +91,9 @@ def claim_record(**changes: Any) -> ClaimRecord:
         label_event=99, base=SHA, head=None, pr_floor=0, pr=None, attempt=2, spent=410_000, outcome=None, title=None,
         body=None,
     )._replace(**changes)  # fmt: skip
+
+
+def fenced(refs: ClaimRefs, number: int, tip: str, published: str, head: str) -> Verdict:
+    """The publishing push, as a firing makes it: claim and work branch move together, or neither does."""
+    branch = Move(refs.branch_ref(number), "", head)
+    return refs.swap(Move(refs.ref(number), tip, published), branch)

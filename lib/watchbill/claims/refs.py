@@ -130,11 +130,6 @@ class ClaimRefs:
         parents = [commit for commit in (parent, head) if commit]
         return git.commit_tree(path, git.hash_object(path, b"", "tree"), parents, message, _WHO, record.issued)
 
-    def publish(self, number: int, tip: str, published: str, branch_tip: str | None, head: str) -> Verdict:
-        """The fence: claim tip -> `published` and work branch recorded value -> `head`, both or neither."""
-        branch = Move(self.branch_ref(number), branch_tip or "", head)
-        return self.swap(Move(self.ref(number), tip, published), branch)
-
     def swap(self, *moves: Move) -> Verdict:
         """One atomic push of all moves, the claim's first. The verdict is what the refs, or the server, say."""
         self._check(moves)
