@@ -38,7 +38,7 @@ def test_a_newcomer_reads_it(tmp_path: Path) -> None:
     done = demo(tmp_path)
     assert done.returncode == 0, done.stderr
     said = ["add() subtracts", "FAILS (exit 1)", "passes", "return a + b", "pull request acme/calc#2", "exit 75"]
-    for words in [*said, "$0.02 of $0.50", "type next", "owns it"]:
+    for words in [*said, "$0.02 of $0.50", "TYPE NEXT", "claimed it"]:
         assert words in done.stdout, done.stdout
     assert len(done.stdout.splitlines()) < 60
 

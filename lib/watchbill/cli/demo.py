@@ -154,44 +154,56 @@ def _isolation(whole: dict[str, Any]) -> str | None:
 
 def lines(played: Played) -> list[str]:
     """The story as a newcomer reads it in a minute."""
-    won = played.winner.answer
-    out = ["", f'issue    {_NAME}#1 "{_ISSUE["title"]}" by {stage.PERSON}, labelled {", ".join(_ISSUE["labels"])}', ""]
-    out.append("race     both agents were woken at the same moment for this one issue")
-    for told in played.racers:
-        answer = told.answer
-        said = "owns it" if told is played.winner else f"{answer['outcome']}: {answer['reason']}"
-        out.append(f"  {told.agent:<6} exit {told.status:<3} {said}")
-    out += ["", f"work     {won['agent']}, firing {won['firing']}, {won['ended'] - won['started']} s"]
-    for kind, word in (("base_check", "before"), ("check", "after")):
-        for check in _checks(played.whole, kind):
-            said = "passes" if check["exit"] == 0 else f"FAILS (exit {check['exit']})"
-            out.append(f"  {word:<7} {said:<15} {check['command']}")
-            if check["exit"] != 0:
-                out += [f"            | {line}" for line in check["tail"].splitlines() if "Error" in line][:2]
-        if kind == "base_check":
-            out += [
-                f"            {line}"
-                for line in played.diff.splitlines()
-                if line[:1] in "+-" and line[:3] not in ("+++", "---")
-            ]
-    isolation = _isolation(played.whole)
-    out.append(
-        f"  isolated by {isolation}"
-        if isolation != "none"
-        else "  NOT isolated: neither bubblewrap nor Landlock is to be had here (apt install bubblewrap)"
-    )
-    if won["pull_request"]:
-        out += ["", f"result   pull request {_NAME}#{won['pull_request']} for #1, branch {won['branch']}"]
-    else:
-        out += ["", f"result   {won['outcome']}: {won['reason']}"]
-    cost = round((won["cost_usd"] or 0) * money.MICRO)
-    out.append(
-        f"  cost    {money.usd(cost)} of {money.usd(500_000)} ({_BASIS.get(won['cost_basis'], won['cost_basis'])})"
-    )
-    for record in played.whole["evidence"]:
-        out.append(f"  {record['kind']:<11} {record['path']}")
-    out += ["", f"all of it lies in {played.stage.root}", "", "type next"]
+    labels = ", ".join(_ISSUE["labels"])
+    out = ["", "THE ISSUE", f'  {_NAME}#1 "{_ISSUE["title"]}", labelled {labels} by somebody who may write', ""]
+    out += ["TWO AGENTS, woken at the same moment for this one issue", *_race(played), ""]
+    out += [f"THE WORK of {played.winner.agent} (firing {played.winner.answer['firing']})", *_work(played), ""]
+    out += ["THE RESULT", *_result(played), ""]
+    out += ["THE EVIDENCE, made by the runner and not by the agent"]
+    out += [f"  {record['kind']:<11} {record['path']}" for record in played.whole["evidence"]]
+    out += ["", f"All of it lies in {played.stage.root}", "", "TYPE NEXT"]
     return out + [f"  {command}" for command in _next(played)]
+
+
+def _race(played: Played) -> list[str]:
+    out = []
+    for told in played.racers:
+        said = "claimed it" if told is played.winner else f"{told.answer['outcome']}: {told.answer['reason']}"
+        out.append(f"  {told.agent:<6} exit {told.status:<3} {said}")
+    return out
+
+
+def _work(played: Played) -> list[str]:
+    """The check before, the change, the check after."""
+    diff = [line for line in played.diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    out = _checked(played, "base_check", "before")
+    out += [f"  change  {diff[0]}", *(f"          {line}" for line in diff[1:])] if diff else ["  change  none"]
+    out += _checked(played, "check", "after")
+    isolation = _isolation(played.whole)
+    if isolation == "none":
+        return [*out, "  NOT isolated: neither bubblewrap nor Landlock is to be had here (apt install bubblewrap)"]
+    return [*out, f"  agent and checks ran isolated by {isolation}, without any credential"]
+
+
+def _checked(played: Played, kind: str, word: str) -> list[str]:
+    out = []
+    for check in _checks(played.whole, kind):
+        said = "passes" if check["exit"] == 0 else f"FAILS (exit {check['exit']})"
+        out.append(f"  {word:<7} {said}: {check['command']}")
+        if check["exit"] != 0:
+            out += [f"          {line}" for line in check["tail"].splitlines() if "Error" in line][:2]
+    return out
+
+
+def _result(played: Played) -> list[str]:
+    won = played.winner.answer
+    if won["pull_request"]:
+        out = [f"  pull request {_NAME}#{won['pull_request']} closes #1: one commit on branch {won['branch']}"]
+    else:
+        out = [f"  {won['outcome']}: {won['reason']}"]
+    cost = round((won["cost_usd"] or 0) * money.MICRO)
+    basis = _BASIS.get(won["cost_basis"], won["cost_basis"])
+    return [*out, f"  cost {money.usd(cost)} of {money.usd(500_000)} ({basis})"]
 
 
 _BASIS = {"engine": "as the engine reports it", "free": "nothing was spent"}
