@@ -179,7 +179,7 @@ class Firing:
         self._ordinal += 1
         ordinal, clock = self._ordinal, self.ports.clock
         began = clock.now()
-        self.note(f"step {name}")
+        self.say(f"step {name}")
         if self.options.dry_run:
             return function(*args, **kwargs)
         with self.ledger.transaction():
@@ -210,13 +210,17 @@ class Firing:
                 decisions.add(self.ledger, self.id, self.now, verdict)
 
     def note(self, text: str, **facts: Any) -> None:
-        """A line in the agent's log; on a terminal also on stderr. Secrets are taken out first."""
+        """A line in the agent's log. Secrets are taken out first."""
         line = self.redact(text if not facts else f"{text} {json.dumps(facts, default=str, sort_keys=True)}")
         with open(self._log_path, "a", encoding="utf-8", errors="backslashreplace") as log:
             os.chmod(self._log_path, 0o600)
             log.write(f"{self.now} {self.id} {line}\n")
-        if sys.stderr.isatty() and not self.options.json:
-            print(f"  {line}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line in the log, and on a terminal progress for whoever is watching."""
+        self.note(text)
+        if sys.stderr.isatty():
+            print(f"  {self.agent.name}: {self.redact(text)}", file=sys.stderr, flush=True)
 
     def redact(self, text: str) -> str:
         """The text without what looks like a secret, and without the credentials that this process holds."""

@@ -54,7 +54,7 @@ def _run(f: Firing, target: Target, tree: Tree, place: str, commit: str, command
     if not os.path.isdir(path):
         f.ports.mirror(target.repo).add_worktree(path, commit, f"{path}.index")
     log = os.path.join(tree.root, f"{place}.log")
-    f.note(f"check on the {'base' if kind == 'base_check' else 'work'}: {command}")
+    f.say(f"check on the {'base' if kind == 'base_check' else 'work'}: {command}")
     run = supervise.run_check(
         ("/bin/sh", "-c", command),
         firing=f.id,

@@ -115,8 +115,11 @@ def build(
     return Stage(root, home, bare, full_name, practice)
 
 
-def fire(stage: Stage, names: list[str]) -> list[Told]:
-    """Start the agents' role scripts at the same moment, as their timers would, and wait for all of them."""
+def fire(stage: Stage, names: list[str], *, progress: bool = False) -> list[Told]:
+    """Start the agents' role scripts at the same moment, as their timers would, and wait for all of them.
+
+    `progress`: what they say while they work goes to our own stderr.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "WATCHBILL_"))}
     environment["WATCHBILL_HOME"] = stage.home.root
     environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"  # the stage is on this machine
@@ -126,7 +129,7 @@ def fire(stage: Stage, names: list[str]) -> list[Told]:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=None if progress else subprocess.PIPE,
             text=True,
         )
         for name in names
@@ -135,7 +138,7 @@ def fire(stage: Stage, names: list[str]) -> list[Told]:
     try:
         for name, process in zip(names, started, strict=True):
             out, err = process.communicate()
-            told.append(Told(name, process.returncode, json.loads(out) if out.strip() else {}, err))
+            told.append(Told(name, process.returncode, json.loads(out) if out.strip() else {}, err or ""))
     except BaseException:
         for process in started:
             process.terminate()

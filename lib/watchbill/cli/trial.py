@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shlex
+import sys
 import tempfile
 from typing import Any
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     issue = {"title": args.issue, "body": args.body, "labels": ["agent:implement", "agent:fixes-base"]}
     built = stage.build(root, name, bare, issue, args.check, {}, {"try": agent})
     try:
-        told = stage.fire(built, ["try"])[0]
+        told = stage.fire(built, ["try"], progress=sys.stderr.isatty())[0]
     finally:
         built.practice.close()
     if not told.answer:
@@ -139,7 +140,8 @@ def _land(args: argparse.Namespace, built: Stage, git_dir: str, told: dict[str, 
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:
-    repo = shlex.quote(os.path.relpath(answer["repo"]))
+    near = os.path.relpath(answer["repo"])
+    repo = shlex.quote(answer["repo"] if near.startswith("..") else near)
     landed = answer["branch"] is not None
     out = [
         f"try: branch {answer['branch']} in {answer['repo']}"
@@ -153,10 +155,9 @@ def _lines(answer: dict[str, Any]) -> list[str]:
             out += [f"    | {line}" for line in check["tail"].splitlines()[-8:]]
     if not answer["checks"]:
         out.append("  unverified: no --check was given")
-    if answer["change"]:
-        out.append(
-            f"  change: {answer['change']['files']} files, +{answer['change']['added']} -{answer['change']['removed']}"
-        )
+    change = answer["change"]
+    if change:
+        out.append(f"  change: {change['files']} file(s), +{change['added']} -{change['removed']}")
     if answer["cost_usd"] is not None:
         out.append(f"  cost: {money.usd(round(answer['cost_usd'] * money.MICRO))} ({answer['cost_basis']})")
     if answer["isolation"] == "none":

@@ -1,0 +1,276 @@
+"""The documentation, held to the program: its commands are run, its transcripts played again, its tables compared.
+
+`python tests/test_docs.py` draws the transcripts anew after a change of what the program prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # when run as a program
+
+from support.fleet import LABEL, Fleet, fleet, wait_for  # noqa: E402
+from support.forge import git, make_repository  # noqa: E402
+from watchbill import claim, engines, examine, lifecycle, look, outcomes, roster, roster_values, settle  # noqa: E402
+from watchbill.claims import rules  # noqa: E402
+from watchbill.claims.record import ClaimRecord  # noqa: E402
+from watchbill.cli import main  # noqa: E402
+from watchbill.compiled import Claims, Labels  # noqa: E402
+from watchbill.engines import command  # noqa: E402
+from watchbill.engines.base import Usage  # noqa: E402
+
+BIN = os.path.dirname(sys.executable)
+PAGES = sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+#: Commands that the suite does not run, and why; each is checked to exist.
+NOT_RUN = {
+    "make test": "it is this suite",
+    "make check": "ruff and mypy; .ci/run calls it",
+    "make bench": "ratios need a machine that does nothing else; .ci/run calls it",
+    "python3 -m venv ~/.watchbill-venv": "tests/test_install.py makes one, without the network",
+    "~/.watchbill-venv/bin/pip install .": "tests/test_install.py installs the wheel, without the network",
+}
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page(name), re.MULTILINE | re.DOTALL)
+
+
+def table(name: str, first: str) -> list[list[str]]:
+    """The rows of the table whose first heading is `first`; back-quotes are taken off cells that are one word of code."""
+    found = re.search(rf"^\| {re.escape(first)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page(name), re.MULTILINE)
+    assert found, f"{name} has no table that begins with {first!r}"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+    return [[re.sub(r"^`([^`]*)`$", r"\1", cell) for cell in row] for row in rows]
+
+
+# Commands
+
+
+class Shell(NamedTuple):
+    """A newcomer's shell: a directory, and an environment with `watchbill` on PATH."""
+
+    cwd: Path
+    home: Path
+    env: dict[str, str]
+
+    def run(self, script: str) -> str:
+        """Run it and return all it printed; a failing command fails the test, with what it said."""
+        done = subprocess.run(["sh", "-euc", script], cwd=self.cwd, env=self.env, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)  # fmt: skip
+        assert done.returncode == 0, f"{script}\nended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+
+def shell(tmp_path: Path, cwd: Path) -> Shell:
+    home, shims = tmp_path / "newcomer", tmp_path / "newcomer" / "bin"
+    shims.mkdir(parents=True)
+    shim(shims / "make", f'exec {shutil.which("make")} -o .venv/.made BIN={BIN} "$@"')  # this environment for `.venv`
+    if shutil.which("sqlite3") is None:
+        answer = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]), sep='\\n')"
+        shim(shims / "sqlite3", f'exec {sys.executable} -c "{answer}" "$@"')
+    if shutil.which("curl") is None:
+        fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[-1]).read().decode())"
+        shim(shims / "curl", f'exec {sys.executable} -c "{fetch}" "$@"')
+    env = {**os.environ, "HOME": str(home), "TMPDIR": str(tmp_path), "PATH": f"{shims}:{BIN}:{os.environ['PATH']}"}
+    env.pop("WATCHBILL_HOME", None)
+    return Shell(cwd, home, env)
+
+
+def shim(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def checkout(tmp_path: Path) -> Path:
+    """A fresh clone of this repository as it is on disk."""
+    path = tmp_path / "checkout"
+    shutil.copytree(ROOT, path, ignore=shutil.ignore_patterns(".git", ".venv", ".hypothesis", "__pycache__", "*_cache"))
+    git("init", "--quiet", path)
+    git("add", "-A", cwd=path)
+    git("commit", "--quiet", "-m", "Begin", cwd=path)
+    return path
+
+
+def play(name: str, sh: Shell, before: dict[str, Any]) -> str:
+    """Run every `sh` block of a page, in order; `before`: what to do before the block with this command."""
+    printed = ""
+    for block in blocks(name, "sh"):
+        lines = [line for line in block.splitlines() if re.sub(r"\s+#.*", "", line) not in NOT_RUN]
+        for line in lines:
+            before.get(line, lambda: None)()
+        printed += sh.run("\n".join(lines))
+    return printed
+
+
+@contextmanager
+def failed(tmp_path: Path) -> Iterator[tuple[Fleet, Shell]]:
+    """A fleet whose agent has just failed its check, as ~/.watchbill, and a clone of its repository to stand in."""
+    with fleet(tmp_path, checks=["test ! -e done.txt"]) as it:
+        it.world.issue("octocat", "Do it", labels=[LABEL])
+        assert it.fire("bosun").outcome == "checks_failed"
+        git("clone", "--quiet", it.world.bare, tmp_path / "clone")
+        sh = shell(tmp_path, tmp_path / "clone")
+        (sh.home / ".watchbill").symlink_to(it.home)
+        yield it, sh
+
+
+@pytest.mark.needs("make")
+def test_the_commands_of_the_readme(tmp_path: Path) -> None:
+    """Broken on purpose: with `--fro 2h` in the README's pause, this failed with argparse's own words."""
+    with fleet(tmp_path) as it:
+        sh = shell(tmp_path, checkout(tmp_path))
+        number = it.world.issue("octocat", "Say hello", labels=[LABEL])
+
+        def edit() -> None:
+            """As the README says: repository, checks and token in fleet.toml, an engine in the agent's file."""
+            shim(sh.home / "bin" / "my-agent", "grep -q 'Say hello' && echo hello > hello.txt")
+            (engine,) = blocks("README.md", "yaml")
+            bosun = sh.home / ".watchbill" / "agents" / "bosun.md"
+            assert "  engine: {use: claude}\n" in bosun.read_text()
+            bosun.write_text(bosun.read_text().replace("  engine: {use: claude}\n", engine))
+            shutil.copy(it.home / "fleet.toml", sh.home / ".watchbill" / "fleet.toml")
+
+        printed = play("README.md", sh, {"watchbill fire bosun --dry-run": edit})
+        assert "pull request acme/calc#2" in printed  # make demo
+        (tried,) = git("branch", "--list", "--format=%(refname:short)", "watchbill/try-*", cwd=sh.cwd).splitlines()
+        assert git("show", "--name-only", "--format=%s", tried, cwd=sh.cwd).split("\n\n") == ["Say hello", "hello.txt"]
+        assert git("status", "--porcelain", cwd=sh.cwd) == ""
+        assert f"dry run: would claim acme/api#{number}" in printed
+        assert f"bosun: pull request opened acme/api#{number + 1} for #{number}" in printed
+        assert "bosun: paused until" in printed
+
+
+@pytest.mark.parametrize("name", ["docs/operating.md", "docs/claims.md", "docs/ledger.md"])
+def test_the_commands_of_a_page(tmp_path: Path, name: str) -> None:
+    with failed(tmp_path) as (it, sh):
+        printed = play(name, sh, {})
+        (id,) = it.rows("SELECT id FROM firings WHERE outcome = 'checks_failed'")[0]
+        said = {"operating": f"kept/{id}", "claims": "claim #1 g1.1 released", "ledger": "bosun|checks_failed|1|0.01"}
+        assert said[Path(name).stem] in printed.replace(", ", "|").replace("'", ""), printed
+
+
+def test_the_commands_for_programs(tmp_path: Path) -> None:
+    printed = play("docs/programs.md", shell(tmp_path, checkout(tmp_path)), {})
+    assert '"title": "Say hello"' in printed.replace('":"', '": "')
+    assert "refs/heads/" in printed
+
+
+@pytest.mark.needs("make")
+def test_no_command_is_left_out(tmp_path: Path) -> None:
+    """Every page with commands is played above, and what is listed as not run is there."""
+    played = {"README.md", "docs/operating.md", "docs/claims.md", "docs/ledger.md", "docs/programs.md"}
+    given = {name: "".join(blocks(name, "sh")) for name in PAGES}
+    for name in {name for name, text in given.items() if text} - played:
+        left = [re.sub(r"\s+#.*", "", line) for line in given[name].splitlines()]
+        assert not set(left) - set(NOT_RUN), name
+    everything = "\n".join(given.values())
+    for line in NOT_RUN:
+        assert re.search(rf"^{re.escape(line)}(\s|$)", everything, re.MULTILINE), f"no page says {line}"
+        if line.startswith("make "):
+            shell(tmp_path / line, ROOT).run(f"{line.replace('make', 'make -n')} >/dev/null")
+    shell(tmp_path, ROOT).run("bash -n .ci/run && test -x .ci/run && python3 -m venv --help >/dev/null")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_names_is_there(name: str) -> None:
+    """Commands in the text parse; links, paths, settings and caps exist."""
+    text = page(name)
+    for span in re.findall(r"`(watchbill [^`\n]*)`", text):
+        words = shlex.split(span)[1:]
+        if words[0] != "VERB":
+            assert main._parser(None).parse_args([*words, *(["FIRING"] if words == ["show"] else [])])
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / name).parent.joinpath(link).exists(), link
+    for path in re.findall(r"`((?:lib|tests|docs|bin|examples|\.ci)/[\w./-]+)`", text):
+        assert "NAME" in path or (ROOT / path).exists(), path
+    sections = roster._FleetFile.model_fields
+    for section, key in re.findall(r"`\[(\w+)\] (\w+)", text):
+        assert key in sections[section].annotation.model_fields, f"[{section}] {key}"  # type: ignore[union-attr]
+    caps = {*roster._AgentCaps.model_fields, *roster._FleetCaps.model_fields}
+    assert set(re.findall(r"`((?:firing|day|fleet_day|fleet_month|issue)_\w+)`", text)) <= caps
+    for line in "\n".join(blocks(name, "json")).splitlines():
+        if line.startswith('{"type":'):
+            assert command.read(line.encode(), Usage()) is not None
+
+
+# Transcripts
+
+
+def perform(tmp: Path) -> dict[str, str]:
+    """`demo`, `show`, `why` and `git log` as they are printed now, in the paths that the pages use."""
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "TMPDIR": str(tmp)}
+
+    def run(*argv: str) -> str:
+        done = subprocess.run(argv, env=env, cwd=tmp, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for _ in range(5):  # the loser may come so late that it sees nothing at all, and is idle
+        demo = run("watchbill", "demo")
+        if "exit 75  lost" in demo:
+            break
+    (root,) = re.findall(r"^all of it lies in (\S+)$", demo, re.MULTILINE)
+    ((winner, id),) = re.findall(r"^work     (\w+), firing (\w+)", demo, re.MULTILINE)
+    loser = "mate" if winner == "bosun" else "bosun"
+    told = {
+        "watchbill demo": demo,
+        f"watchbill --home {root}/home show {id}": "",
+        f"watchbill --home {root}/home why {loser}": "",
+        f"git -C {root}/calc.git log --first-parent --format='%h %s' refs/watchbill/claims/1": "",
+    }
+    found = {line: text or run(*shlex.split(line)) for line, text in told.items()}
+    python = shlex.quote(sys.executable)
+    return {k.replace(root, "/tmp/demo"): v.replace(root, "/tmp/demo").replace(python, "/usr/bin/python3").strip("\n")
+            for k, v in found.items()}  # fmt: skip
+
+
+MASKS = [
+    (r"\b[0-9a-f]{64}\b", "DIGEST"),
+    (r"/[0-9a-f]{2}/DIGEST", "/XX/DIGEST"),
+    (r"\b[0-9a-f]{40}\b", "COMMIT"),
+    (r"^[0-9a-f]{7,12} claim", "COMMIT claim"),
+    (r"\b[0-9a-f]{12}\b", "HOST"),
+    (r"\b[0-9][0-9a-z]{15}\b", "FIRING"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", "TIME"),
+    (r"\b\d+(\.\d+)? s\b|duration_s [\d.]+", "DURATION"),
+    (r"(label event|comment) \d+", r"\1 N"),
+    (r"NOT isolated: .*|isolated by \w+", "isolated by LAYER"),
+    (r"isolation \w+", "isolation LAYER"),
+    (r"(lost: acme/calc#1): .*", r"\1: REASON"),  # where in its way a race is lost is chance
+    (r"^    (look|examine|reserve|claim): (\S+): (take|lost): .*", r"    DECISION on \2"),
+    (r"(?<=\S) +", " "),
+]
+
+
+def shape(text: str) -> list[str]:
+    """The lines with everything that differs from run to run masked, as if `bosun` had won."""
+    if re.search(r"^work     mate|^mate$|of mate \(implement\)", text, re.MULTILINE) and "why" not in text[:40]:
+        text = re.sub(r"\b(bosun|mate)\b", lambda m: {"bosun": "mate", "mate": "bosun"}[m[0]], text)
+    for pattern, mask in MASKS:
+        text = re.sub(pattern, mask, text, flags=re.MULTILINE)
+    lines = [line for n, line in enumerate(text.splitlines()) if not n or line != text.splitlines()[n - 1]]
+    race = [n for n, line in enumerate(lines) if re.match(r"  (bosun|mate) exit", line)]
+    for n, line in zip(race, sorted(lines[n] for n in race), strict=True):
+        lines[n] = line
+    return lines
