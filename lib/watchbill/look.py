@@ -18,10 +18,7 @@ from watchbill.ledger import holds as hold_rows
 from watchbill.ledger.db import Ledger
 from watchbill.ledger.decisions import Decision
 from watchbill.ledger.firings import Firing
-from watchbill.outcomes import Ending
-
-#: How often an input is tried before it goes to a person (DESIGN section 2).
-MAX_ATTEMPTS = 3
+from watchbill.outcomes import DIED, Ending
 
 
 class Listed(NamedTuple):
@@ -157,8 +154,6 @@ def _judge(
             record=last.record,
         )
     tried = attempts.get(ledger, agent.role, f"{issue.repo_id}#{issue.number}", issue.digest)
-    if tried.tries >= MAX_ATTEMPTS:
-        return skip("attempts-exhausted", f"tried {tried.tries} times; a person has it", tries=tried.tries)
     if tried.next_at > now:
         return skip(
             "backing-off",
@@ -186,6 +181,8 @@ def won_meanwhile(ledger: Ledger, claim: claims.Claim, started: int) -> bool:
     Times are whole seconds; a firing that had ended by then, within the same second, was before us.
     """
     owner = firings.get(ledger, claim.firing)
+    if owner is not None and owner.outcome == DIED:
+        return False  # nobody was faster: we found it dead
     over = owner is not None and owner.ended is not None and owner.ended <= started
     return (claim.won_at or 0) >= started and not over
 

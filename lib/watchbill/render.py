@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from watchbill import evidence, money
+from watchbill import admit, evidence, money
 from watchbill.live import Claim, Firing, Target
 
 #: In every comment of ours, so that the one comment is found again.
@@ -55,14 +55,19 @@ def prompt(body: str, *, brief: str, number: int, url: str, repo: str) -> str:
     return _prompts.from_string(body).render(brief=brief, issue={"number": number, "url": url}, repo=repo)
 
 
+def title_of(target: Target, most: int) -> str:
+    """An issue's title as one line of ours: nothing in it that a person would not see, never empty."""
+    seen, _ = admit.clean(target.issue.title)
+    return " ".join(seen.split())[:most] or f"Issue {target.issue.number}"
+
+
 def commit_message(f: Firing, target: Target) -> str:
     """Subject, reference, trailers."""
-    subject = " ".join(target.issue.title.split())[:68] or f"Issue {target.issue.number}"
-    return f"{subject}\n\nCloses #{target.issue.number}\n\nAgent: {f.agent.name}\nFiring: {f.id}\n"
+    return f"{title_of(target, 68)}\n\nCloses #{target.issue.number}\n\nAgent: {f.agent.name}\nFiring: {f.id}\n"
 
 
 def pull_request(f: Firing, claim: Claim) -> tuple[str, str]:
     """Title and body, with the evidence."""
-    title = " ".join(claim.target.issue.title.split())[:200] or f"Issue {claim.target.issue.number}"
+    title = title_of(claim.target, 200)
     body = template("pull_request.md.j2", f=f, claim=claim, work=f.work, result=f.result)
     return f.redact(title), evidence.bounded(f.redact(body), _MOST_BODY)

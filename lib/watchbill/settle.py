@@ -26,6 +26,8 @@ from watchbill.woken import Woken
 
 #: At most so many dead firings are repaired by one that wants to work itself.
 _MOST_DEAD = 3
+#: How often an input is tried before it goes to a person (DESIGN section 2).
+MAX_ATTEMPTS = 3
 _BACKOFF_S = 900
 #: Ends that say something about the issue, not about the weather: these count as an attempt once the engine ran.
 _COUNTED = frozenset({"engine_failed", "checks_failed", "no_change", "bug", DIED})
@@ -104,8 +106,11 @@ def _release_to(f: Firing, target: Target, end: Ending) -> str:
     tries = attempts.get(f.ledger, f.agent.role, name, target.digest).tries + 1
     wait_s = _BACKOFF_S * 2 ** (tries - 1) * random.uniform(1.0, 1.25)
     with f.ledger.transaction():
-        attempts.add(f.ledger, f.agent.role, name, target.digest, int(f.now + wait_s))
-    return "human" if tries >= look.MAX_ATTEMPTS else "retry"
+        if tries >= MAX_ATTEMPTS:
+            attempts.clear(f.ledger, f.agent.role, name)
+        else:
+            attempts.add(f.ledger, f.agent.role, name, target.digest, int(f.now + wait_s))
+    return "human" if tries >= MAX_ATTEMPTS else "retry"
 
 
 def _money(f: Firing) -> None:

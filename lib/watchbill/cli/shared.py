@@ -17,6 +17,7 @@ from watchbill.home import Home, find_home
 from watchbill.host import host_id
 from watchbill.ledger import db, firings
 from watchbill.ledger.db import Ledger
+from watchbill.reports.ending import printable
 
 SCHEMA = 1
 
@@ -94,7 +95,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Aligned on a terminal, tab-separated when piped."""
-    texts = [["-" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
+    texts = [["-" if cell is None else printable(" ".join(str(cell).split())) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in texts:
             print("\t".join(row))

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         shared.print_json(whole)
         return 0
     for line in lines(whole):
-        print(line)
+        print(ending.printable(line))
     return 0
 
 

@@ -21,3 +21,8 @@ def get(ledger: Ledger, role: str, target: str, digest: str) -> Attempts:
 
 def add(ledger: Ledger, role: str, target: str, digest: str, next_at: int) -> None:
     ledger.write("attempt_add", role=role, target=target, digest=digest, next_at=next_at)
+
+
+def clear(ledger: Ledger, role: str, target: str) -> None:
+    """The count ends where a person takes over: what they label again begins anew."""
+    ledger.write("attempts_clear", role=role, target=target)

@@ -169,6 +169,9 @@ SELECT count, next_at FROM attempts WHERE role = :role AND target = :target AND 
 INSERT INTO attempts (role, target, digest, count, next_at) VALUES (:role, :target, :digest, 1, :next_at)
 ON CONFLICT (role, target, digest) DO UPDATE SET count = count + 1, next_at = excluded.next_at
 
+-- attempts_clear: a person has it now; a new label begins anew
+DELETE FROM attempts WHERE role = :role AND target = :target
+
 -- base_check_get: was this command green on this commit
 SELECT exit, digest FROM base_checks WHERE base = :base AND command = :command
 

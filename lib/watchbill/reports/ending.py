@@ -68,4 +68,9 @@ def as_line(row: Firing, cap_micro: int | None = None) -> str:
     if row.cost_micro is not None and row.number is not None:
         cost = money.usd(row.cost_micro)
         text += f" ({cost} of {money.usd(cap_micro)})" if cap_micro is not None else f" ({cost})"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """A line for a terminal: what is foreign in it cannot move the cursor, hide or colour anything."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
