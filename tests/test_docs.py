@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # when run as a program
 
 from support.fleet import LABEL, Fleet, fleet  # noqa: E402
 from support.forge import git  # noqa: E402
-from watchbill import claim, engines, examine, lifecycle, look, outcomes, roster, roster_values, settle  # noqa: E402
+from watchbill import claim, engines, examine, lifecycle, outcomes, roster, roster_values, settle  # noqa: E402
 from watchbill.claims import rules  # noqa: E402
 from watchbill.claims.record import ClaimRecord  # noqa: E402
 from watchbill.cli import main  # noqa: E402
@@ -56,7 +56,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def table(name: str, first: str) -> list[list[str]]:
-    """The rows of the table whose first heading is `first`; a cell that is one piece of code without its back-quotes."""
+    """The rows of the table whose first heading is `first`; a cell of code without its back-quotes."""
     found = re.search(rf"^\| {re.escape(first)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page(name), re.MULTILINE)
     assert found, f"{name} has no table that begins with {first!r}"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
@@ -162,10 +162,15 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["docs/operating.md", "docs/claims.md", "docs/ledger.md"])
 def test_the_commands_of_a_page(tmp_path: Path, name: str) -> None:
+    """Broken on purpose: with a refspec that names no kept work, the branch was missed in what was printed."""
     with failed(tmp_path) as (it, sh):
         printed = play(name, sh, {})
         (id,) = it.rows("SELECT id FROM firings WHERE outcome = 'checks_failed'")[0]
-        said = {"operating": f"kept/{id}", "claims": "claim #1 g1.1 released", "ledger": "bosun|checks_failed|1|0.01"}
+        said = {
+            "operating": f"  kept/{id}\n",
+            "claims": "claim #1 g1.1 released",
+            "ledger": "bosun|checks_failed|1|0.01",
+        }
         assert said[Path(name).stem] in printed.replace(", ", "|").replace("'", ""), printed
 
 
@@ -320,6 +325,7 @@ def test_the_outcomes() -> None:
 
 
 def test_the_steps(tmp_path: Path) -> None:
+    """Broken on purpose: with the row of `verify` taken out of the page, the lists differed there."""
     with fleet(tmp_path) as it:
         it.world.issue("octocat", "Do it", labels=[LABEL])
         assert it.fire("bosun").outcome == "pull_request"
@@ -334,6 +340,7 @@ def test_the_home(tmp_path: Path) -> None:
 
 
 def test_the_claims() -> None:
+    """Broken on purpose: with `claim` from `done` taken out of MOVES, the page had a row too many."""
     moves = [[at, operation, to] for at, row in rules.MOVES.items() for operation, to in row.items()]
     assert table("docs/claims.md", "from") == moves
     keys = [key for row in table("docs/claims.md", "key") for key in re.findall(r"\w+", row[0])]
@@ -349,7 +356,7 @@ def test_numbers_in_the_text() -> None:
     for name, phrase in [
         ("one-firing", f"{words[examine.MOST]} issues are examined and {words[claim.MOST]} are tried to be claimed"),
         ("one-firing", f"an issue rests {settle._BACKOFF_S // 60} minutes"),
-        ("one-firing", "the third hands it to a person" if look.MAX_ATTEMPTS == 3 else "?"),
+        ("one-firing", "the third hands it to a person" if settle.MAX_ATTEMPTS == 3 else "?"),
         ("one-firing", f"at most {words[settle._MOST_DEAD]} claims"),
         ("operating", f"has not moved for {(claims.ttl_s + claims.grace_s) // 60} minutes"),
         ("claims", f"`ttl` + `grace` ({claims.ttl_s // 60} + {claims.grace_s // 60} min)"),
@@ -390,9 +397,10 @@ def draw() -> None:
     for line, said in fresh.items():
         name, before = old[shape(line)[0]]
         path = ROOT / name
-        path.write_text(re.sub(
-            r"\$ [^\n]*\n" + re.escape(before), lambda _, new=f"$ {line}\n{said}\n": new, path.read_text(), count=1
-        ))  # fmt: skip
+        text = path.read_text()
+        start = text.index(before)
+        start = text.rindex("$ ", 0, start)
+        path.write_text(text[:start] + f"$ {line}\n{said}\n" + text[start:].partition(before)[2])
 
 
 if __name__ == "__main__":

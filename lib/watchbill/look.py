@@ -33,12 +33,20 @@ class Listed(NamedTuple):
     tip: str | None  # of its claim ref
 
 
+class Failure(NamedTuple):
+    """A repository that could not be asked."""
+
+    repo: str
+    outcome: str  # how a firing ends that sees nothing else
+    reason: str
+
+
 class Sight(NamedTuple):
     """What one look at the shared poll says."""
 
     candidates: tuple[Listed, ...]  # oldest first, repository by repository
     decisions: tuple[Decision, ...]  # on every listed issue
-    failures: tuple[str, ...]  # repositories that could not be asked, and why: absence of an answer is no answer
+    failures: tuple[Failure, ...]  # absence of an answer is no answer
 
 
 class Rest(NamedTuple):
@@ -85,12 +93,13 @@ def sight(ledger: Ledger, fleet: Fleet, agent: Agent, started: int, now: int) ->
     """Every listed issue of the agent's repositories, judged by what this host knows."""
     candidates: list[Listed] = []
     verdicts: list[Decision] = []
-    failures: list[str] = []
+    failures: list[Failure] = []
     standing = hold_rows.standing(ledger, now)
     for repo in agent.repos:
         body = polls.get(ledger, query(repo, agent.takes)).body
         if body is None or body.get("failure"):
-            failures.append(f"{repo}: {body['failure'] if body else 'never asked'}")
+            unknown = {"outcome": "unavailable", "reason": "nobody could ask yet"}
+            failures.append(Failure(repo, **(body["failure"] if body else unknown)))
             continue
         for issue in _listed(repo, body):
             verdict = _judge(ledger, fleet, agent, issue, body, standing, started, now)
@@ -190,7 +199,11 @@ def won_meanwhile(ledger: Ledger, claim: claims.Claim, started: int) -> bool:
 def ending_of(agent: Agent, seen: Sight) -> Ending:
     """How a firing ends that claimed nothing."""
     if seen.failures:
-        return Ending("unavailable", f"could not look: {'; '.join(seen.failures)}", "could-not-look")
+        outcomes = {failure.outcome for failure in seen.failures}
+        said = "; ".join(f"{failure.repo}: {failure.reason}" for failure in seen.failures)
+        return Ending(
+            outcomes.pop() if len(outcomes) == 1 else "unavailable", f"could not look: {said}", "could-not-look"
+        )
     lost = [d for d in seen.decisions if d.verdict == "lost"]
     if lost:
         return Ending(

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from watchbill import look
+from watchbill import ending, look
 from watchbill.compiled import Repo
 from watchbill.errors import Fixable
-from watchbill.forge.base import ForgeError, Issue, Person, RateLimited, RepositoryFacts
+from watchbill.forge.base import ForgeError, Issue, Person, RepositoryFacts
 from watchbill.git import GitError
 from watchbill.ledger import polls
 from watchbill.ledger.polls import Poll
@@ -64,8 +64,12 @@ def _answer(f: Firing, repo: Repo, label: str, known: Poll) -> tuple[str | None,
     try:
         known_facts = facts(f, repo.full_name)
         if known_facts.archived or not known_facts.can_push:
-            why = "it is archived" if known_facts.archived else "this account may not write its contents"
-            return None, {"failure": why}
+            outcome, why = (
+                ("invalid", "it is archived")
+                if known_facts.archived
+                else ("unauthorized", "this account may not write its contents")
+            )
+            return None, {"failure": {"outcome": outcome, "reason": why}}
         listing = f.ports.forge.issues.listed(repo.full_name, label, known.validator if before else None)
         issues = before["issues"] if listing.issues is None and before else [_kept(i) for i in listing.issues or ()]
         claims, base = f.ports.claim_refs(repo).survey(known_facts.default_branch)
@@ -77,10 +81,9 @@ def _answer(f: Firing, repo: Repo, label: str, known: Poll) -> tuple[str | None,
             "base": base,
         }
         return listing.validator, body
-    except RateLimited as limited:
-        return None, {"failure": f"rate limited until {limited.until}"}
     except (ForgeError, GitError, Fixable) as error:
-        return None, {"failure": " ".join(str(error).split())[:300]}
+        end = ending.of(f, error)
+        return None, {"failure": {"outcome": end.outcome, "reason": end.reason[:300]}}
 
 
 def facts(f: Firing, repo: str) -> RepositoryFacts:

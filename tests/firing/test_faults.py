@@ -46,6 +46,8 @@ def test_a_lost_answer(tmp_path: Path, rule: Rule) -> None:
 
 REFUSALS = [
     (Rule("status", "GET", r"/repos/acme/api/issues$", status=500, times=None), "unavailable", 69),
+    (Rule("status", "GET", r"/repos/acme/api/issues$", status=401, times=None), "unauthorized", 77),
+    (Rule("rate_primary", "GET", r"/repos/acme/api/issues$", times=None), "held", 75),
     (Rule("lost_before", "GET", r"/repos/acme/api/issues/\d+$", times=None), "unavailable", 69),
     (Rule("status", "GET", r"/repos/acme/api/issues/\d+$", status=401, times=None), "unauthorized", 77),
     (Rule("rate_primary", "GET", r"/repos/acme/api/issues/\d+$", times=None), "held", 75),
