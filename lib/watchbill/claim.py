@@ -143,8 +143,8 @@ def project(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> N
     target, forge = claim.target, f.ports.forge
     name, number = target.repo.full_name, target.issue.number
     try:
-        labels = frozenset(forge.issues.read(name, number).labels) if settling else frozenset(target.issue.labels)
-        wanted = lifecycle.edit(state, True, labels, f.fleet.labels)
+        issue = forge.issues.read(name, number) if settling else target.issue
+        wanted = lifecycle.edit(state, issue.state == "open", frozenset(issue.labels), f.fleet.labels)
 
         def label() -> effects.Receipt:
             if wanted.add:

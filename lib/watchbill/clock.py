@@ -22,6 +22,11 @@ class Clock(Protocol):
         """Wait."""
 
 
+def moment(at: int) -> str:
+    """A point in time as people write it, in this host's zone: 2026-11-21 14:05:09 +0100."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(at))
+
+
 class SystemClock:
     """The clock of this host."""
 

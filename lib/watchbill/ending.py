@@ -6,6 +6,7 @@ import os
 import traceback
 
 from watchbill import look
+from watchbill.clock import moment
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError, NotFound, RateLimited, Refused, Unauthorized
 from watchbill.git import GitError
@@ -36,7 +37,9 @@ def of(f: Firing, error: Exception) -> Ending:
     if isinstance(error, RateLimited):
         kind = "secondary" if error.secondary else "primary"
         return Ending(
-            "held", f"GitHub's {kind} rate limit, until {error.until or 'it says so'}", f"github-{kind}-limit"
+            "held",
+            f"GitHub's {kind} rate limit, until {moment(error.until) if error.until else 'it says so'}",
+            f"github-{kind}-limit",
         )
     if isinstance(error, Unauthorized):
         return Ending("unauthorized", f"the forge refused this account: {error}", "forge-unauthorized")

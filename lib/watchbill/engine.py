@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from watchbill import claim, evidence, money
+from watchbill import claim, evidence, money, worktree
+from watchbill.clock import moment
 from watchbill.engines import supervise
 from watchbill.engines.base import Limits, Result, Task
 from watchbill.isolation.base import Jail
@@ -17,11 +18,27 @@ from watchbill.outcomes import Ended
 _UNKNOWN_RESET_S = 900
 
 
+def ready(f: Firing) -> None:
+    """Before anything is claimed: is there an engine, its program, and the isolation that the agent asks for?"""
+    f.ports.isolation.unavailable()
+    nowhere = worktree.places(f, "")
+    f.ports.engine.launch(task(f, nowhere, ""))
+
+
 def run(f: Firing, tree: Tree, text: str) -> Result:
     """The result of a run that the engine itself calls a success; raises Ended for every other."""
-    f.engine_started = True
+
+    def started_beat() -> str | None:
+        f.engine_started = True  # asked right after its start: from here on it may have spent something
+        return beat(f)
+
     result = supervise.run(
-        f.ports.engine, task(f, tree, text), f.ports.isolation, jail(f, tree), f.ports.clock, lambda: beat(f)
+        f.ports.engine,
+        task(f, tree, text),
+        f.ports.isolation,
+        jail(f, tree.path, tree.home, tree.tmp),
+        f.ports.clock,
+        started_beat,
     )
     f.result = result
     evidence.keep(
@@ -80,15 +97,13 @@ def task(f: Firing, tree: Tree, text: str) -> Task:
     )
 
 
-def jail(f: Firing, tree: Tree, workdir: str | None = None) -> Jail:
+def jail(f: Firing, workdir: str, home: str, tmp: str) -> Jail:
     """What an engine or a check may write, and what it may not even read."""
-    home = f.ports.home
-    place = workdir or tree.path
     return Jail(
-        workdir=place,
-        rw=(place, tree.home, tree.tmp, *f.fleet.isolation_rw),
+        workdir=workdir,
+        rw=(workdir, home, tmp, *f.fleet.isolation_rw),
         ro=(f.ports.mirror(f.target.repo).path,),
-        hidden=(os.path.expanduser("~"), home.root),
+        hidden=(os.path.expanduser("~"), f.ports.home.root),
     )
 
 
@@ -123,7 +138,7 @@ def _ended(f: Firing, result: Result) -> Ended:
     if result.verdict == "rate_limited":
         until = result.until or f.now + _UNKNOWN_RESET_S
         hold_engine(f, "rate_limit", f"{name} said it is rate limited", until)
-        return Ended("held", f"{name} is rate limited until {until}", "engine-rate-limited")
+        return Ended("held", f"{name} is rate limited until {moment(until)}", "engine-rate-limited")
     if result.verdict in ("auth", "billing"):
         hold_engine(f, result.verdict, f"{name}: {result.verdict}", None)
         return Ended("unauthorized", f"{name} refused its credentials or account ({result.verdict})", "engine-auth")

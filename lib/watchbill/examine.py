@@ -44,7 +44,7 @@ def target(f: Firing, listed: Listed) -> Target | None:
         f.decide(lost if winner else Decision("examine", subject, "skip", *no.reason))
         return None
     numbers = {"label_event": found.label_event, "generation": found.generation, "attempt": found.attempt}
-    said = f"generation {found.generation}, attempt {found.attempt}, on the word of label event {found.label_event}"
+    said = f"labelled by {found.labelled_by}: generation {found.generation}, attempt {found.attempt}"
     f.decide(Decision("examine", subject, "take", "eligible", said, numbers))
     return found
 
@@ -75,6 +75,7 @@ def _terms(f: Firing, listed: Listed) -> Target:
         previous=seen.record if isinstance(seen.record, rules.ClaimRecord) else None,
         generation=start.generation,
         label_event=start.label_event,
+        labelled_by=event.actor.login,
         attempt=tried.tries + 1,
         pr_floor=max((pull.number for pull in pulls), default=0),
         branch=rules.work_branch(issue.number),

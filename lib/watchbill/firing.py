@@ -74,6 +74,8 @@ def take_one(f: Firing) -> Claim:
         target = f.step("examine", examine.target, f, listed)
         if target is None:
             continue
+        if tries == 0:
+            f.step("ready", engine.ready, f)
         reserved = f.step("reserve", reserve.worst_case, f, target)
         owned = f.step("claim", claim.take, f, reserved) if reserved else None
         if owned is not None:

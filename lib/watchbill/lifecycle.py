@@ -49,7 +49,9 @@ def edit(state: str, issue_open: bool, present: frozenset[str], labels: Labels) 
     else:
         wanted = label_for(state, issue_open, labels)
         ours = {labels.implement, labels.in_flight, labels.pr_open, labels.done, labels.needs_human}
-        if wanted is None:
+        if wanted is None and state == "none":
             return Edit((), ())
+        if wanted is None:  # closed: people are done with it, and nobody works on it
+            ours = {labels.in_flight}
     add = (wanted,) if wanted and wanted not in present else ()
     return Edit(add, tuple(sorted((ours - {wanted}) & present)))

@@ -50,6 +50,7 @@ class Target(NamedTuple):
     previous: ClaimRecord | None  # the record there
     generation: int
     label_event: int  # the `labeled` event that authorises this generation
+    labelled_by: str  # whose it is, for people
     attempt: int  # 1 for the first
     pr_floor: int  # the highest pull request of this head when the generation begins
     branch: str  # watchbill/issue-N
@@ -127,6 +128,7 @@ class Firing:
         self.engine_started = False
         self.published = False  # the work is on its branch: from here on it is rolled forward, never back
         self.end_reason = ""
+        self.counted = False  # this end counts as an attempt at the issue
         self.settled: tuple[int, str] | None = None  # micro-dollars and basis, once known
         self.signal: int | None = None
         self.decided: list[Decision] = []

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from watchbill import holds, process
-from watchbill.clock import Clock
+from watchbill.clock import Clock, moment
 from watchbill.compiled import Agent, Fleet
 from watchbill.ledger import attempts, base_checks, claims, decisions, firings, polls
 from watchbill.ledger import holds as hold_rows
@@ -78,10 +78,18 @@ def at_rest(
         return None
     if any(not alive(other) for other in firings.live(ledger, row.host)):
         return None
+    if any(is_over(ledger, owned) for owned in claims.live(ledger, row.host)):
+        return None
     seen = sight(ledger, fleet, agent, row.started, int(now))
     if seen.candidates or seen.failures:
         return None
     return Rest(ending_of(agent, seen), list(seen.decisions))
+
+
+def is_over(ledger: Ledger, owned: claims.Claim) -> bool:
+    """Whether a claim that this host still holds belongs to a firing that has ended."""
+    owner = firings.get(ledger, owned.firing)
+    return owner is None or owner.ended is not None
 
 
 def alive(row: Firing) -> bool:
@@ -166,7 +174,7 @@ def _judge(
     if tried.next_at > now:
         return skip(
             "backing-off",
-            f"tried {tried.tries} times; again in {tried.next_at - now} s",
+            f"tried {'once' if tried.tries == 1 else f'{tried.tries} times'}; again at {moment(tried.next_at)}",
             tries=tried.tries,
             next_at=tried.next_at,
         )

@@ -102,6 +102,7 @@ def _release_to(f: Firing, target: Target, end: Ending) -> str:
         return "human"
     if end.outcome not in _COUNTED or not f.engine_started:
         return "retry"
+    f.counted = True
     name = f"{target.repo_id}#{target.issue.number}"
     tries = attempts.get(f.ledger, f.agent.role, name, target.digest).tries + 1
     wait_s = _BACKOFF_S * 2 ** (tries - 1) * random.uniform(1.0, 1.25)
@@ -133,7 +134,7 @@ def _money(f: Firing) -> None:
 def the_dead(f: Firing) -> None:
     """Repair what dead firings of this host left: processes, rows, money, claims. At most three."""
     bury(f.ledger, f.row.host, f.now)
-    left = [row for row in claims.live(f.ledger, f.row.host) if _is_over(f.ledger, row)]
+    left = [row for row in claims.live(f.ledger, f.row.host) if look.is_over(f.ledger, row)]
     for row in left[:_MOST_DEAD]:
         try:
             _repair(f, row)
@@ -184,11 +185,6 @@ def bury(ledger: Ledger, host: str, now: int) -> None:
             where = steps.of_firing(ledger, row.id)
             reason = f"its process {row.pid} ended without a word" + (f" in {where[-1].name}" if where else "")
             firings.end(ledger, row.id, Ending(DIED, reason, "died"), now, cost, "reservation" if ran else None)
-
-
-def _is_over(ledger: Ledger, row: ClaimRow) -> bool:
-    owner = firings.get(ledger, row.firing)
-    return owner is None or owner.ended is not None
 
 
 def _repair(f: Firing, row: ClaimRow) -> None:
@@ -255,6 +251,7 @@ def _target_again(f: Firing, row: ClaimRow, record: ClaimRecord, tip: str) -> Ta
         record,
         row.generation,
         record.label_event,
+        "",
         record.attempt,
         record.pr_floor,
         branch,

@@ -53,17 +53,21 @@ def _run(f: Firing, target: Target, tree: Tree, place: str, commit: str, command
     path = os.path.join(tree.root, place)
     if not os.path.isdir(path):
         f.ports.mirror(target.repo).add_worktree(path, commit, f"{path}.index")
+    # Never the engine's: what it leaves in a HOME (a usercustomize.py, a .pythonrc) must not decide about its own work.
+    home, tmp = f"{path}.home", f"{path}.tmp"
+    for fresh in (home, tmp):
+        os.makedirs(fresh, mode=0o700, exist_ok=True)
     log = os.path.join(tree.root, f"{place}.log")
     f.say(f"check on the {'base' if kind == 'base_check' else 'work'}: {command}")
     run = supervise.run_check(
         ("/bin/sh", "-c", command),
         firing=f.id,
-        home=tree.home,
-        tmp=tree.tmp,
+        home=home,
+        tmp=tmp,
         log=log,
         wall_s=target.repo.check_timeout_s,
         isolation=f.ports.isolation,
-        jail=engine.jail(f, tree, path),
+        jail=engine.jail(f, path, home, tmp),
         clock=f.ports.clock,
         beat=lambda: engine.beat(f),
     )

@@ -8,6 +8,7 @@ The timers themselves are not installed by this version: `watchbill fire AGENT` 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from watchbill import compiled
 from watchbill.cli import shared
@@ -26,5 +27,9 @@ def run(args: argparse.Namespace) -> int:
     after = read_roster(home.root) if args.dry_run else compile_roster(home.root)
     same = before is not None and before.digest == after.digest
     said = "is up to date" if same else "would be compiled" if args.dry_run else "compiled"
-    print(f"roster {after.digest[:12]} {said}: {len(after.agents)} agents, {len(after.fleet.repos)} repositories")
+    print(
+        f"roster {after.digest[:12]} {said}: {shared.count(len(after.agents), 'agent')},"
+        f" {shared.count(len(after.fleet.repos), 'repository', 'repositories')}"
+    )
+    print(f"next: watchbill fire {next(iter(after.agents))} --dry-run", file=sys.stderr)
     return 0

@@ -25,6 +25,7 @@ from watchbill import money
 from watchbill.cli import checkout, show, stage
 from watchbill.cli.shared import Opened
 from watchbill.cli.stage import Stage, Told
+from watchbill.engines import ENGINES, named
 from watchbill.errors import Fixable
 from watchbill.host import host_id
 from watchbill.ledger import db
@@ -62,7 +63,9 @@ class Played(NamedTuple):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="scripted", help="scripted (default, free), claude, codex or command")
+    parser.add_argument(
+        "--engine", default="scripted", help=f"one of {', '.join(ENGINES)} (default scripted, which is free)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave everything in ./watchbill-demo")
     parser.add_argument("--json", action="store_true", help="the same facts as one JSON object")
 
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def play(args: argparse.Namespace) -> Played:
     """Set the stage, fire both agents at once, gather what they left."""
+    named(args.engine)
     root = _root(args.keep)
     bare = os.path.join(root, "calc.git")
     checkout.make_bare(bare, _FILES, "Begin")

@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str], role: str | None = None) -> int:
     """Fire one agent; the exit status. `role` is what the started script is for, None for `watchbill fire`."""
+    if "-h" in argv or "--help" in argv:
+        print(f"{USAGE}\n\n{__doc__}")
+        return 0
     options = parse(argv)
     if isinstance(options, str):
         print(options, file=sys.stderr)
@@ -108,8 +111,6 @@ def parse(argv: list[str]) -> Options | str:
             home = rest.pop(0)
         elif word.startswith("--home="):
             home = word.removeprefix("--home=")
-        elif word in ("-h", "--help"):
-            return f"{USAGE}\nexample: watchbill fire bosun"
         elif word.startswith("-") or agent is not None:
             return f"fire: what is {word!r}?\n{USAGE}"
         else:

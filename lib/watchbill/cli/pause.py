@@ -14,6 +14,7 @@ import re
 import time
 
 from watchbill.cli import shared
+from watchbill.clock import moment
 from watchbill.errors import Fixable
 from watchbill.ledger import holds
 from watchbill.ledger.holds import Hold
@@ -23,7 +24,7 @@ HELP = "hold an agent, or the whole fleet"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("agent", nargs="?", help="its codename")
-    parser.add_argument("--fleet", action="store_true", help="every agent")
+    whom_arguments(parser)
     parser.add_argument("--reason", default="paused by hand", help="what `why` and `status` will say")
     parser.add_argument("--for", dest="span", metavar="SPAN", help="30m, 2h, 3d; without it, until it is resumed")
     parser.add_argument("--dry-run", action="store_true", help="say what would be held and hold nothing")
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     scope, subject = whom(args, fleet)
     now = int(time.time())
     until = now + seconds(args.span) if args.span else None
-    end = f"until {shared.clock_time(until)}" if until else "until it is resumed"
+    end = f"until {moment(until)}" if until else "until it is resumed"
     if args.dry_run:
         print(f"would pause {subject or 'the fleet'} {end}")
         return 0
@@ -44,14 +45,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def whom_arguments(parser: argparse.ArgumentParser) -> None:
+    """What else than an agent can be held and resumed."""
+    parser.add_argument("--fleet", action="store_true", help="every agent")
+    parser.add_argument("--engine", metavar="NAME", help="every agent that uses this engine")
+    parser.add_argument("--repo", metavar="OWNER/NAME", help="this repository")
+
+
 def whom(args: argparse.Namespace, fleet: shared.Opened) -> tuple[str, str]:
     """The scope and subject that were named; an agent that nobody knows is an error, not a hold."""
-    if args.fleet == (args.agent is not None):
+    if sum((args.fleet, args.agent is not None, args.engine is not None, args.repo is not None)) != 1:
         raise Fixable(
             "WB-PAUSE-01", f"{args.verb} what?", fix=f"`watchbill {args.verb} AGENT` or `watchbill {args.verb} --fleet`"
         )
     if args.fleet:
         return "fleet", ""
+    if args.engine:
+        return "engine", args.engine
+    if args.repo:
+        return "repo", args.repo
     known = sorted(fleet.roster.agents) if fleet.roster else []
     if args.agent not in known:
         raise Fixable("WB-PAUSE-02", f"no agent is called {args.agent!r}", fix=f"one of: {', '.join(known) or 'none'}")

@@ -3,6 +3,7 @@
 examples:
   watchbill resume bosun
   watchbill resume --fleet
+  watchbill resume --engine claude    it was parked: its account works again
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import time
 
 from watchbill.cli import shared
-from watchbill.cli.pause import author, whom
+from watchbill.cli.pause import author, whom, whom_arguments
 from watchbill.ledger import holds
 
 HELP = "lift what holds an agent, or the whole fleet"
@@ -19,7 +20,7 @@ HELP = "lift what holds an agent, or the whole fleet"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("agent", nargs="?", help="its codename")
-    parser.add_argument("--fleet", action="store_true", help="the hold on the whole fleet")
+    whom_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be lifted and lift nothing")
 
 

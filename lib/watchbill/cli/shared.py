@@ -84,9 +84,9 @@ def ago(then: int | None, now: float | None = None) -> str:
     return f"{max(seconds, 0)}s ago"
 
 
-def clock_time(at: int) -> str:
-    """Local time with its offset: 2026-11-21 14:05:09 +0100."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(at))
+def count(number: int, one: str, many: str = "") -> str:
+    """1 agent, 2 agents."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def print_json(value: dict[str, Any]) -> None:

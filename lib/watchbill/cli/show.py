@@ -11,6 +11,7 @@ from typing import Any
 from watchbill import evidence as blobs
 from watchbill import money
 from watchbill.cli import shared
+from watchbill.clock import moment
 from watchbill.ledger import decisions, effects, evidence, firings, reservations, steps
 from watchbill.reports import ending
 
@@ -58,8 +59,7 @@ def lines(whole: dict[str, Any]) -> list[str]:
     out = [f"firing {whole['firing']} of {whole['agent']} ({whole['role']})"]
     out.append(f"  {whole['outcome'] or 'has not ended'}: {whole['reason'] or ''}".rstrip())
     out.append(
-        f"  started {shared.clock_time(whole['started'])}"
-        + (f", exit {whole['exit']}" if whole["exit"] is not None else "")
+        f"  started {moment(whole['started'])}" + (f", exit {whole['exit']}" if whole["exit"] is not None else "")
     )
     if whole["number"]:
         pull = f" -> pull request #{whole['pull_request']}" if whole["pull_request"] else ""

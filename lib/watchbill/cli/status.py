@@ -10,7 +10,7 @@ from typing import Any
 
 from watchbill import gates, money
 from watchbill.cli import shared
-from watchbill.clock import SystemClock
+from watchbill.clock import SystemClock, moment
 from watchbill.compiled import Agent
 from watchbill.gates import snapshot
 from watchbill.ledger import firings, holds, reservations
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         ],
     )
     for hold in standing:
-        end = shared.clock_time(hold["until"]) if hold["until"] else "somebody resumes it"
+        end = moment(hold["until"]) if hold["until"] else "somebody resumes it"
         print(
             f"hold on {hold['scope']} {hold['subject']}".rstrip() + f": {hold['reason']} ({hold['kind']} by"
             f" {hold['author']}, until {end})"

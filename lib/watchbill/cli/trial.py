@@ -6,7 +6,7 @@ is kept, and its place is named.
 
 examples:
   watchbill try --repo . --issue "Typo in README" --engine command --argv "sed -i s/teh/the/ README.md"
-  watchbill try --repo ~/api --issue "Fix the parser" --body "..." --engine claude --check "make test"
+  watchbill try --repo ~/api --issue "Fix the parser" --body "..." --argv "my-agent --headless" --check "make test"
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from watchbill import git, money
 from watchbill.cli import checkout, show, stage
 from watchbill.cli.shared import Opened
 from watchbill.cli.stage import Stage
+from watchbill.engines import ENGINES, named
 from watchbill.errors import Fixable
 from watchbill.host import host_id
 from watchbill.ledger import db
@@ -35,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repo", required=True, metavar="PATH", help="a git repository with a commit checked out")
     parser.add_argument("--issue", required=True, metavar="TITLE", help="what is to be done, in a line")
     parser.add_argument("--body", default="", help="and in more words")
-    parser.add_argument("--engine", default="command", help="command (default), scripted, claude, codex")
+    parser.add_argument("--engine", default="command", help=f"one of {', '.join(ENGINES)} (default command)")
     parser.add_argument("--argv", metavar="COMMAND", help="for --engine command: the program and its arguments")
     parser.add_argument("--script", metavar="FILE", help="for --engine scripted: its steps (JSON)")
     parser.add_argument(
@@ -94,6 +95,7 @@ def _source(path: str) -> tuple[str, str, str]:
 
 
 def _agent(args: argparse.Namespace) -> dict[str, Any]:
+    named(args.engine)
     engine: dict[str, Any] = {"use": args.engine}
     if args.engine == "command":
         if not args.argv:

@@ -16,7 +16,7 @@ from typing import Any
 
 from watchbill import gates
 from watchbill.cli import shared
-from watchbill.clock import SystemClock
+from watchbill.clock import SystemClock, moment
 from watchbill.errors import Fixable
 from watchbill.gates import snapshot
 from watchbill.ledger import decisions, firings
@@ -87,7 +87,8 @@ def _issue(fleet: shared.Opened, subject: str, at: int) -> dict[str, Any]:
     """Every firing that owned it, and the last verdicts of those that did not."""
     repo, _, number = subject.partition("#")
     owned = [row for row in firings.of_issue(fleet.ledger, repo, int(number)) if row.started <= at]
-    said = decisions.on(fleet.ledger, subject, at, 30)
+    owners = {row.id for row in owned}  # theirs are told with them
+    said = [d for d in decisions.on(fleet.ledger, subject, at, 30) if d.firing not in owners]
     return {
         "subject": subject,
         "now": None,
@@ -99,18 +100,17 @@ def _issue(fleet: shared.Opened, subject: str, at: int) -> dict[str, Any]:
 def lines(whole: dict[str, Any]) -> list[str]:
     out = [str(whole["subject"])]
     if whole["now"]:
-        until = whole["now"]["until"]
-        out.append(f"  now: {whole['now']['reason']}" + (f" (until {shared.clock_time(until)})" if until else ""))
+        out.append(f"  now: {whole['now']['reason']}")
     if not whole["firings"] and not whole["decisions"]:
         out.append("  nothing is on record: no firing has looked at it yet")
     for row in whole["firings"]:
         out.append(
-            f"  {shared.clock_time(row['started'])}  firing {row['firing']} of {row['agent']}:"
+            f"  {moment(row['started'])}  firing {row['firing']} of {row['agent']}:"
             f" {row['outcome'] or 'has not ended'}: {row['reason'] or ''}".rstrip()
         )
         out += [f"    {_verdict(d)}" for d in row["decisions"] if d["reason"]]
     for d in whole["decisions"]:
-        out.append(f"  {shared.clock_time(d['at'])}  firing {d['firing']}  {d['step']}: {d['verdict']}: {d['reason']}")
+        out.append(f"  {moment(d['at'])}  firing {d['firing']}  {d['step']}: {d['verdict']}: {d['reason']}")
     return out
 
 

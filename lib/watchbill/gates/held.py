@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watchbill import holds
+from watchbill.clock import moment
 from watchbill.compiled import Agent
 from watchbill.gates.snapshot import Refusal, Snapshot
 from watchbill.ledger.holds import Hold
@@ -20,7 +21,7 @@ def refuse(agent: Agent, snapshot: Snapshot) -> Refusal | None:
 
 def _refusal(hold: Hold) -> Refusal:
     who = f"{hold.scope} {hold.subject}".strip()
-    end = "until somebody resumes it" if hold.until is None else f"until {hold.until}"
+    end = "until somebody resumes it" if hold.until is None else f"until {moment(hold.until)}"
     return Refusal(
         "held",
         f"held-{hold.kind.replace('_', '-')}",
