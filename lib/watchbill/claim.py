@@ -6,9 +6,10 @@ import os
 from typing import Any
 
 from watchbill import effects, lifecycle, poll, render
-from watchbill.claims.record import ClaimRecord
+from watchbill.claims.record import ClaimRecord, Unreadable
 from watchbill.claims.refs import Move, Verdict
 from watchbill.forge.base import ForgeError, Unknown
+from watchbill.git import GitError
 from watchbill.ledger import claims, reservations
 from watchbill.ledger.decisions import Decision
 from watchbill.live import Claim, Firing, Target
@@ -83,8 +84,11 @@ def move(
 
     The intended id is written down before it is pushed.
     """
+    if claims.unresolved(f.ledger, f.id):
+        adopt(f)  # lest the only trace of a push whose answer was lost be written over
     claim = f.claim
     assert claim is not None
+    record = record._replace(sequence=claim.record.sequence + 1)
     refs = f.ports.claim_refs(claim.target.repo)
 
     def push() -> effects.Receipt:
@@ -113,6 +117,22 @@ def move(
     return receipt
 
 
+def adopt(f: Firing) -> ClaimRecord | Unreadable | None:
+    """Read the claim ref, and take for ours what a push of ours made of it whose answer was lost; what is there now."""
+    assert f.claim is not None
+    seen = f.ports.claim_refs(f.claim.target.repo).read(f.claim.record.number)
+    if isinstance(seen.record, ClaimRecord) and seen.tip is not None and ours(seen.record, f.claim.record):
+        f.claim = Claim(f.claim.target, seen.record, seen.tip)
+        with f.ledger.transaction():
+            claims.advance(f.ledger, f.id, seen.tip, seen.record.state)
+    return seen.record
+
+
+def ours(found: ClaimRecord, known: ClaimRecord) -> bool:
+    """Whether a record that was found is of the same owner as one we made."""
+    return (found.generation, found.firing) == (known.generation, known.firing)
+
+
 def over(f: Firing) -> None:
     """The claim is not ours to act on any more: its ref says so, and people have been told."""
     assert f.claim is not None
@@ -129,17 +149,16 @@ def renew(f: Firing) -> str | None:
         return None
     try:
         receipt = move(f, next_record(f.claim.record), settling=True)
-    except Unknown as unknown:
-        f.note("the claim could not be renewed now", reason=str(unknown))
+    except (ForgeError, GitError) as error:
+        f.note("the claim could not be renewed now", reason=str(error))
         return None
-    if receipt["verdict"] == "lost":
-        return "lost"
-    f.renewed()
-    return None
+    if receipt["verdict"] == "ok":
+        f.renewed()
+    return "lost" if receipt["verdict"] == "lost" else None
 
 
-def project(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> None:
-    """Show people the truth: the one label and the one comment. What fails here is repaired by a sweep."""
+def project(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> bool:
+    """Show people the truth: the one label and the one comment. False: the forge did not take it, try again later."""
     target, forge = claim.target, f.ports.forge
     name, number = target.repo.full_name, target.issue.number
     try:
@@ -164,7 +183,9 @@ def project(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> N
         )
         comment(f, claim, state, settling=settling)
     except ForgeError as error:
-        f.note("labels and comment not written; a sweep will", state=state, error=str(error))
+        f.note("labels and comment not written now", state=state, error=str(error))
+        return False
+    return True
 
 
 def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> None:

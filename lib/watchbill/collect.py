@@ -6,15 +6,42 @@ files are the work; the runner commits.
 
 from __future__ import annotations
 
+import os
+
 from watchbill import evidence, render, scan
+from watchbill.git import GitError
 from watchbill.live import Firing, Target, Tree, Work
 from watchbill.outcomes import Ended
+
+
+def _credentials(f: Firing, changes: list[scan.Change]) -> list[scan.Finding]:
+    """The very credentials that this process holds, whatever they look like."""
+    held = [secret.encode() for secret in f.ports.secrets()]
+    hit = [c for c in changes if c.content is not None and any(secret in c.content for secret in held)]
+    return [scan.Finding("secret", scan.shown(c.path), "a credential of this fleet") for c in hit]
+
+
+def only_files(root: str) -> None:
+    """Raise Ended when there is a pipe, socket or device: opening one could wait for ever."""
+    todo = [root]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                elif not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+                    name = os.path.relpath(entry.path, root)
+                    raise Ended("engine_failed", f"the engine left {name!r}, which is no file", "engine-special-file")
 
 
 def freeze(f: Firing, target: Target, tree: Tree) -> Work:
     """The work as one commit on the base. Raises Ended (no_change, needs_human)."""
     mirror = f.ports.mirror(target.repo)
-    frozen = mirror.freeze(tree.path, tree.base, tree.index_copy)
+    only_files(tree.path)
+    try:
+        frozen = mirror.freeze(tree.path, tree.base, tree.index_copy)
+    except GitError as error:
+        raise Ended("engine_failed", f"what the engine left cannot be frozen: {error}", "engine-tree") from error
     if frozen == mirror.tree_of(tree.base):
         raise Ended("no_change", "the engine ended well and changed no file", "no-change")
     policy = scan.Policy(protected=target.repo.protected)
@@ -26,7 +53,7 @@ def freeze(f: Firing, target: Target, tree: Tree) -> Work:
     work = Work(frozen, commit, len(changes), added, removed, digest)
     f.work = work
     f.note("collected", **summary)
-    findings = scan.findings(changes, policy)
+    findings = (*_credentials(f, changes), *scan.findings(changes, policy))
     if findings:
         listed = [f"{found.kind} in {found.path}: {found.detail}" for found in findings]
         evidence.keep(f, "scan", "\n".join(listed), {"findings": len(findings), "first": listed[0]})

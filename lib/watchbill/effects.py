@@ -8,15 +8,20 @@ after the act, after the receipt) are the crash points that tests enumerate.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from watchbill.forge.base import Unknown
+from watchbill.forge.base import ForgeError, Unknown
+from watchbill.git import GitError
 from watchbill.ledger import claims, effects
 from watchbill.live import Firing, Target
 from watchbill.outcomes import Ended
 
 Receipt = dict[str, Any]
+
+#: Verdicts of a push that settle an effect for good; everything that is no push is `ok` when it returns.
+_FINAL = ("ok", "lost")
 
 
 def key(target: Target, generation: int, kind: str, ordinal: int = 0) -> str:
@@ -44,26 +49,39 @@ def perform(
         allowed(f, target)
     name = key(target, target.generation, kind, ordinal)
     known = effects.get(f.ledger, name)
-    if known is None:
-        with f.ledger.transaction(durable=True):
-            effects.intend(f.ledger, name, f.id, kind, intent, f.now)
+    if known is None and _intended(f, name, kind, intent):
         found = None
-    elif known.receipt is not None:
+    elif known is not None and known.receipt is not None:
         return known.receipt
     else:
         found = look()  # a firing died, or lost the answer, between intent and receipt
     receipt = found if found is not None else _act(act, look)
+    if receipt.get("verdict", "ok") not in _FINAL:
+        return receipt  # turned away: nothing was done, and it may be done another time
     with f.ledger.transaction():
         effects.receive(f.ledger, name, receipt, f.now)
     f.note(f"effect {kind}", **receipt)
     return receipt
 
 
+def _intended(f: Firing, name: str, kind: str, intent: dict[str, Any]) -> bool:
+    """False when another process intended the same thing at this very moment."""
+    try:
+        with f.ledger.transaction(durable=True):
+            effects.intend(f.ledger, name, f.id, kind, intent, f.now)
+    except sqlite3.IntegrityError:
+        return False
+    return True
+
+
 def _act(act: Callable[[], Receipt], look: Callable[[], Receipt | None]) -> Receipt:
     try:
         return act()
-    except Unknown:
-        found = look()
+    except Unknown as unknown:
+        try:
+            found = look()
+        except (ForgeError, GitError):
+            raise unknown from None
         if found is not None:
             return {**found, "adopted": True}
         raise

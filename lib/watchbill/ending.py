@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 
 from watchbill import look
@@ -55,8 +56,12 @@ def of(f: Firing, error: Exception) -> Ending:
 def _bug(f: Firing, error: Exception) -> Ending:
     path = os.path.join(f.ports.home.logs, f"bug-{f.id}.txt")
     text = "".join(traceback.format_exception(error))
-    with open(path, "w", encoding="utf-8") as file:
-        os.chmod(path, 0o600)
-        file.write(f.redact(text))
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            os.chmod(path, 0o600)
+            file.write(f.redact(text))
+    except OSError:
+        path = "on stderr"
+        print(f.redact(text), file=sys.stderr)
     f.note(f"bug: {error!r}", report=path)
     return Ending("bug", f"{type(error).__name__}: {error}; the report is {path}", "bug")

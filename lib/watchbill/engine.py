@@ -16,6 +16,8 @@ from watchbill.outcomes import Ended
 
 #: A rate limit without a reset time holds the engine for so long.
 _UNKNOWN_RESET_S = 900
+#: No provider's window is longer; an engine that says otherwise is not believed.
+_LONGEST_HOLD_S = 8 * 86400
 
 
 def ready(f: Firing) -> None:
@@ -103,7 +105,7 @@ def jail(f: Firing, workdir: str, home: str, tmp: str) -> Jail:
         workdir=workdir,
         rw=(workdir, home, tmp, *f.fleet.isolation_rw),
         ro=(f.ports.mirror(f.target.repo).path,),
-        hidden=(os.path.expanduser("~"), f.ports.home.root),
+        hidden=(os.path.expanduser("~"), f.ports.home.root, *f.ports.secret_files()),
     )
 
 
@@ -136,7 +138,7 @@ def _ended(f: Firing, result: Result) -> Ended:
         return Ended("lost", "the claim was lost while the engine ran; it was stopped, the work is kept", "claim-lost")
     name = str(f.agent.engine["use"])
     if result.verdict == "rate_limited":
-        until = result.until or f.now + _UNKNOWN_RESET_S
+        until = min(result.until or f.now + _UNKNOWN_RESET_S, f.now + _LONGEST_HOLD_S)
         hold_engine(f, "rate_limit", f"{name} said it is rate limited", until)
         return Ended("held", f"{name} is rate limited until {moment(until)}", "engine-rate-limited")
     if result.verdict in ("auth", "billing"):

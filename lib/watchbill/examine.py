@@ -55,6 +55,9 @@ def _terms(f: Firing, listed: Listed) -> Target:
     event = _authorised(f, listed.repo, issue)
     seen = f.ports.claim_refs(repo).read(issue.number)
     start = _start(f, listed, seen, event)
+    before = seen.record.head if isinstance(seen.record, rules.ClaimRecord) else None
+    if seen.branch_tip not in (None, before):
+        raise _Not("branch-in-the-way", f"{rules.work_branch(issue.number)} holds commits that are not ours; rename it")
     pulls = f.ports.forge.pulls.by_head(listed.repo, rules.work_branch(issue.number))
     for pull in pulls:
         if pull.state == "open":
@@ -105,11 +108,20 @@ def _authorised(f: Firing, repo: str, issue: Issue) -> LabelEvent:
     event = _last_word(f, f.ports.forge.issues.label_events(repo, issue.number))
     if event is None:
         raise _Not("label-without-event", f"nobody is on record as putting {f.agent.takes} there")
-    permission = f.ports.forge.repository.permission(repo, event.actor.login)
-    refusal = admit.eligible(issue, event, permission, admit.policy(f.fleet.trust))
+    refusal = admit.eligible(issue, event, _permission(f, repo, event), admit.policy(f.fleet.trust))
     if refusal is not None:
         raise _Not(*refusal)
     return event
+
+
+def _permission(f: Firing, repo: str, event: LabelEvent) -> str:
+    """What whoever labelled may do; an account that is gone may do nothing. Bots count by id only: see `admit`."""
+    if event.actor.kind != "User" and event.actor.id not in admit.policy(f.fleet.trust).ids:
+        return "none"
+    try:
+        return f.ports.forge.repository.permission(repo, event.actor.login)
+    except NotFound:
+        return "none"
 
 
 def _start(f: Firing, listed: Listed, seen: Seen, event: LabelEvent) -> rules.Start:

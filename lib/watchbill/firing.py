@@ -48,8 +48,11 @@ def fire(f: Firing) -> Ending:
     except Exception as error:
         end = ending.of(f, error)
     end = f.step("settle", settle.close, f, end)
-    f.step("report", report.tell, f, end)
-    f.step("tidy", tidy.away, f)
+    try:
+        f.step("report", report.tell, f, end)
+        f.step("tidy", tidy.away, f)
+    except Exception as error:  # the firing has ended, and was told or can still be told
+        report.late(f, end, error)
     return end
 
 
@@ -90,8 +93,8 @@ def main(woken: Woken, roster: Compiled, agent: Agent) -> int:
     """Go on from `wake`: hold this agent's lock, begin the row, tell the story; the exit status."""
     try:
         with lock.agent_lock(lock_path(woken.home, agent.name)):
-            settle.bury(woken.ledger, woken.row.host, int(woken.clock.now()))
             if not woken.options.dry_run:
+                settle.bury(woken.ledger, woken.row.host, int(woken.clock.now()))
                 with woken.ledger.transaction():
                     firings.begin(woken.ledger, woken.row)
             ports = Ports(woken.home, roster.fleet, agent, woken.clock, woken.ledger)

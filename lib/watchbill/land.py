@@ -121,6 +121,8 @@ def finish(f: Firing, pull: Pull) -> None:
     except ForgeError as error:
         f.note("the pull request could not be labelled", error=str(error))
     record = claim.next_record(f.claim.record, state="pr", pr=pull.number, outcome="pull_request")
-    claim.move(f, record, head=record.head, settling=True)
-    claim.project(f, f.claim, "pr", settling=True)
-    claim.over(f)
+    moved = claim.move(f, record, head=record.head, settling=True)
+    if moved["verdict"] == "ok" and claim.project(f, f.claim, "pr", settling=True):
+        claim.over(f)
+    else:
+        f.note("not finished; the next firing of this host does it", verdict=moved["verdict"])

@@ -6,6 +6,7 @@ know what there is to give back and what must not be lost.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -128,13 +129,15 @@ class Firing:
         self.engine_started = False
         self.published = False  # the work is on its branch: from here on it is rolled forward, never back
         self.end_reason = ""
+        self.told = False  # the one line on stdout is out
         self.counted = False  # this end counts as an attempt at the issue
         self.settled: tuple[int, str] | None = None  # micro-dollars and basis, once known
         self.signal: int | None = None
         self.decided: list[Decision] = []
         self._ordinal = 0
         self._renewed_at = ports.clock.elapsed()
-        os.makedirs(ports.home.logs, mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # `note` says so
+            os.makedirs(ports.home.logs, mode=0o700, exist_ok=True)
         self._log_path = os.path.join(ports.home.logs, f"{agent.name}.log")
 
     @property
@@ -214,9 +217,12 @@ class Firing:
     def note(self, text: str, **facts: Any) -> None:
         """A line in the agent's log. Secrets are taken out first."""
         line = self.redact(text if not facts else f"{text} {json.dumps(facts, default=str, sort_keys=True)}")
-        with open(self._log_path, "a", encoding="utf-8", errors="backslashreplace") as log:
-            os.chmod(self._log_path, 0o600)
-            log.write(f"{self.now} {self.id} {line}\n")
+        try:
+            with open(self._log_path, "a", encoding="utf-8", errors="backslashreplace") as log:
+                os.chmod(self._log_path, 0o600)
+                log.write(f"{self.now} {self.id} {line}\n")
+        except OSError as error:  # a full disk: the log is the first thing a firing can do without
+            print(f"{self._log_path}: {error}", file=sys.stderr)
 
     def say(self, text: str) -> None:
         """A line in the log, and on a terminal progress for whoever is watching."""

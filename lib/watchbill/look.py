@@ -76,6 +76,8 @@ def at_rest(
     answers = [polls.get(ledger, query(repo, agent.takes)) for repo in agent.repos]
     if not all(fresh(a.fetched_ms, int(now * 1000), started_ms, scheduled, fleet.poll_s) for a in answers):
         return None
+    if claims.live_elsewhere(ledger, row.host) or firings.live_elsewhere(ledger, row.host):
+        return None
     if any(not alive(other) for other in firings.live(ledger, row.host)):
         return None
     if any(is_over(ledger, owned) for owned in claims.live(ledger, row.host)):
@@ -180,7 +182,7 @@ def _judge(
         )
     if names.fixes_base not in issue.labels:
         for command in fleet.repos[issue.repo].checks:
-            known = base_checks.get(ledger, body["base"], command)
+            known = base_checks.get(ledger, body["base"], command, now)
             if known is not None and known.exit != 0:
                 return skip(
                     "base-red",

@@ -45,6 +45,11 @@ class Ports:
         """Every credential this process has in hand: what must be taken out of whatever is written down."""
         return (self.token,) if "token" in self.__dict__ else ()
 
+    def secret_files(self) -> tuple[str, ...]:
+        """Files that hold credentials: an engine may not even read them."""
+        kind, _, path = self.fleet.auth.removeprefix("token:").partition(":")
+        return (os.path.abspath(os.path.expanduser(path)),) if kind == "file" else ()
+
     @cached_property
     def forge(self) -> Forge:
         from watchbill.forge.github import open_forge

@@ -55,9 +55,22 @@ def prompt(body: str, *, brief: str, number: int, url: str, repo: str) -> str:
     return _prompts.from_string(body).render(brief=brief, issue={"number": number, "url": url}, repo=repo)
 
 
+#: What GitHub obeys in a commit's subject or a pull request's title: closing references, mentions, skipping of CI.
+_COMMANDS = (
+    (re.compile(r"(?<=\S)#(?=\d)|#(?=\d)"), " no. "),
+    (re.compile(r"\bGH-(?=\d)", re.IGNORECASE), "GH "),
+    (re.compile(r"https?://", re.IGNORECASE), ""),
+    (re.compile(r"@(?=\w)"), "@ "),
+    (re.compile(r"\[((?:skip|no)[ -]ci|ci[ -]skip|skip actions|actions skip)\]", re.IGNORECASE), r"(\1)"),
+    (re.compile(r"^(fixup|squash|amend)!", re.IGNORECASE), r"\1"),
+)
+
+
 def title_of(target: Target, most: int) -> str:
     """An issue's title as one line of ours: nothing in it that a person would not see, never empty."""
     seen, _ = admit.clean(target.issue.title)
+    for pattern, calm in _COMMANDS:
+        seen = pattern.sub(calm, seen)
     return " ".join(seen.split())[:most] or f"Issue {target.issue.number}"
 
 

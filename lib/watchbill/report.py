@@ -24,6 +24,14 @@ def rehearsed(f: Firing, end: Ending) -> Ending:
     return end
 
 
+def late(f: Firing, end: Ending, error: Exception) -> None:
+    """Something failed after the firing had ended: the one line is still said, once."""
+    f.note("after the end", error=repr(error))
+    if not f.told:
+        rehearsed(f, end)
+
+
 def _print(f: Firing, row: Row) -> None:
     cap = next((cap.limit for cap in f.agent.caps if cap.scope == "firing" and cap.unit == "usd"), None)
+    f.told = True
     print(told.as_json(row) if f.options.json else told.as_line(row, cap), flush=True)

@@ -66,8 +66,13 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
                 reservations.reserve(f.ledger, wanted, f.now)
             polls.give_back_all(f.ledger, f.id)  # the claim row says from now on whose it is
     except AboveCap as above:
-        raise _capped(f, target, above.wanted) from above
-    except sqlite3.IntegrityError:
+        end = _capped(f, target, above.wanted)
+        if above.wanted.scope == "issue":
+            return None  # this issue has had its share; others have not
+        raise end from above
+    except sqlite3.IntegrityError as error:
+        if "claims" not in str(error):
+            raise
         owner = claims.live_on(f.ledger, target.repo_id, target.issue.number)
         who = f"firing {owner.firing} of this host reserved it first" if owner else "another firing was first"
         f.decide(

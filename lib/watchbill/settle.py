@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import random
 
-from watchbill import claim, evidence, land, look, poll, process, render, tidy, worktree
+from watchbill import claim, collect, effects, evidence, land, look, poll, process, render, tidy, worktree
 from watchbill.claims.record import ClaimRecord
 from watchbill.compiled import Compiled
 from watchbill.engines import keeper
 from watchbill.errors import Fixable
-from watchbill.forge.base import ForgeError
+from watchbill.forge.base import ForgeError, NotFound
 from watchbill.git import GitError
 from watchbill.ledger import attempts, claims, firings, polls, reservations, steps
+from watchbill.ledger import effects as ledger_effects
 from watchbill.ledger.claims import Claim as ClaimRow
 from watchbill.ledger.db import Ledger
 from watchbill.live import Claim, Firing, Target, Tree
@@ -26,6 +27,7 @@ from watchbill.woken import Woken
 
 #: At most so many dead firings are repaired by one that wants to work itself.
 _MOST_DEAD = 3
+_REPAIRED_S = 300
 #: How often an input is tried before it goes to a person (DESIGN section 2).
 MAX_ATTEMPTS = 3
 _BACKOFF_S = 900
@@ -72,6 +74,7 @@ def _frozen(f: Firing, target: Target, tree: Tree) -> str | None:
     mirror = f.ports.mirror(target.repo)
     if not os.path.isdir(tree.path) or not os.path.exists(tree.index_copy):
         return None
+    collect.only_files(tree.path)
     frozen = mirror.freeze(tree.path, tree.base, tree.index_copy)
     if frozen == mirror.tree_of(tree.base):
         return None
@@ -84,13 +87,18 @@ def _release(f: Firing, owned: Claim, end: Ending) -> None:
         with f.ledger.transaction():
             claims.end(f.ledger, f.id, "superseded", owned.record.state, owned.tip, f.now)
         return
-    to = _release_to(f, owned.target, end)
-    record = claim.next_record(owned.record, state="released", outcome=to, spent=owned.record.spent + f.cost_micro)
-
     try:
+        there = claim.adopt(f)
+        if isinstance(there, ClaimRecord) and there.state == "published" and claim.ours(there, owned.record):
+            f.note("the work is published though its answer was lost; the next firing of this host rolls it forward")
+            return
+        to = _release_to(f, owned.target, end)
+        spent = owned.record.spent + f.cost_micro
+        record = claim.next_record(
+            f.claim.record if f.claim else owned.record, state="released", outcome=to, spent=spent
+        )
         receipt = claim.move(f, record, settling=True)
-        if receipt["verdict"] == "ok":
-            claim.project(f, owned, f"released({to})", settling=True)
+        if receipt["verdict"] == "ok" and claim.project(f, owned, f"released({to})", settling=True):
             claim.over(f)
     except _OUTSIDE as error:
         f.note("the claim could not be released; the next firing of this host does it", error=str(error))
@@ -104,14 +112,21 @@ def _release_to(f: Firing, target: Target, end: Ending) -> str:
         return "retry"
     f.counted = True
     name = f"{target.repo_id}#{target.issue.number}"
+    once = effects.key(target, target.generation, f"attempt of {f.id}")
+    known = ledger_effects.get(f.ledger, once)
+    if known is not None and known.receipt is not None:
+        return str(known.receipt["to"])
     tries = attempts.get(f.ledger, f.agent.role, name, target.digest).tries + 1
+    to = "human" if tries >= MAX_ATTEMPTS else "retry"
     wait_s = _BACKOFF_S * 2 ** (tries - 1) * random.uniform(1.0, 1.25)
     with f.ledger.transaction():
-        if tries >= MAX_ATTEMPTS:
+        ledger_effects.intend(f.ledger, once, f.id, "attempt", {"tries": tries}, f.now)
+        ledger_effects.receive(f.ledger, once, {"to": to}, f.now)
+        if to == "human":
             attempts.clear(f.ledger, f.agent.role, name)
         else:
             attempts.add(f.ledger, f.agent.role, name, target.digest, int(f.now + wait_s))
-    return "human" if tries >= MAX_ATTEMPTS else "retry"
+    return to
 
 
 def _money(f: Firing) -> None:
@@ -134,13 +149,29 @@ def _money(f: Firing) -> None:
 def the_dead(f: Firing) -> None:
     """Repair what dead firings of this host left: processes, rows, money, claims. At most three."""
     bury(f.ledger, f.row.host, f.now)
-    left = [row for row in claims.live(f.ledger, f.row.host) if look.is_over(f.ledger, row)]
-    for row in left[:_MOST_DEAD]:
+    held = [row for row in claims.live(f.ledger, f.row.host) if look.is_over(f.ledger, row)]
+    for row in [row for row in held if row.repo in f.fleet.repos][:_MOST_DEAD]:
+        if not _ours_to_repair(f, row):
+            continue
         try:
             _repair(f, row)
+        except NotFound as gone:
+            f.note("the issue of a dead firing's claim is gone", issue=f"{row.repo}#{row.number}", error=str(gone))
+            with f.ledger.transaction():
+                claims.end(f.ledger, row.firing, "ended", row.record, row.tip, f.now)
         except _OUTSIDE as error:
             f.note("a dead firing's claim could not be repaired now", firing=row.firing, error=str(error))
+    with f.ledger.transaction():
+        polls.give_back_all(f.ledger, f.id)
     _tidy_after_the_dead(f)
+
+
+def _ours_to_repair(f: Firing, row: ClaimRow) -> bool:
+    """One firing repairs one claim at a time."""
+    with f.ledger.transaction():
+        ours = polls.take(f.ledger, f"repair {row.id}", f.id, f.now, f.now + _REPAIRED_S)
+        still = claims.of_firing(f.ledger, row.firing)
+        return ours and still is not None and still.state in ("intended", "won")
 
 
 def _tidy_after_the_dead(f: Firing) -> None:
@@ -168,23 +199,35 @@ def the_dead_of_host(woken: Woken, roster: Compiled | None) -> None:
 
 
 def bury(ledger: Ledger, host: str, now: int) -> None:
-    """End the rows and processes of firings whose process is gone. Needs nothing but this host."""
+    """End the rows and processes of firings whose process is gone. Needs nothing but this host.
+
+    Rows of another host id in this ledger are of a home that was copied or moved: their processes mean nothing here,
+    and their claims are another's to settle.
+    """
+    for owned in claims.live_elsewhere(ledger, host):
+        with ledger.transaction():
+            claims.end(ledger, owned.firing, "superseded", owned.record, owned.tip, now)
+    for row in firings.live_elsewhere(ledger, host):
+        _bury_one(ledger, row, now)
     for row in firings.live(ledger, host):
         if look.alive(row):
             continue
         process.end_marked(keeper.MARKER, row.id)
-        ran = any(step.name == "engine" for step in steps.of_firing(ledger, row.id))
-        cost = 0
-        with ledger.transaction(durable=True):
-            for held in reservations.open_of(ledger, row.id):
-                if held.scope == "firing":
-                    amount = held.reserved if ran else 0
-                    reservations.settle(ledger, row.id, held.unit, amount, "reservation" if ran else "not started", now)
-                    cost = amount if held.unit == "usd" else cost
-            polls.give_back_all(ledger, row.id)
-            where = steps.of_firing(ledger, row.id)
-            reason = f"its process {row.pid} ended without a word" + (f" in {where[-1].name}" if where else "")
-            firings.end(ledger, row.id, Ending(DIED, reason, "died"), now, cost, "reservation" if ran else None)
+        _bury_one(ledger, row, now)
+
+
+def _bury_one(ledger: Ledger, row: firings.Firing, now: int) -> None:
+    where = steps.of_firing(ledger, row.id)
+    ran, cost = any(step.name == "engine" for step in where), 0
+    with ledger.transaction(durable=True):
+        for held in reservations.open_of(ledger, row.id):
+            if held.scope == "firing":
+                amount = held.reserved if ran else 0
+                reservations.settle(ledger, row.id, held.unit, amount, "reservation" if ran else "not started", now)
+                cost = amount if held.unit == "usd" else cost
+        polls.give_back_all(ledger, row.id)
+        reason = f"its process {row.pid} ended without a word" + (f" in {where[-1].name}" if where else "")
+        firings.end(ledger, row.id, Ending(DIED, reason, "died"), now, cost, "reservation" if ran else None)
 
 
 def _repair(f: Firing, row: ClaimRow) -> None:
@@ -192,34 +235,40 @@ def _repair(f: Firing, row: ClaimRow) -> None:
     dead = firings.get(f.ledger, row.firing)
     repo = f.fleet.repos.get(row.repo)
     if dead is None or repo is None:
-        f.note("a claim of a repository that is not in the roster any more is left alone", repo=row.repo)
         return
     seen = f.ports.claim_refs(repo).read(row.number)
-    ours = seen.tip is not None and seen.tip in (row.intended, row.tip) and isinstance(seen.record, ClaimRecord)
-    if not ours:
+    record = seen.record if isinstance(seen.record, ClaimRecord) and seen.record.firing == row.firing else None
+    if record is None or seen.tip is None:
+        _keep_what_the_superseded_left(f, dead, row)
         with f.ledger.transaction():
             state = "lost" if row.state == "intended" else "superseded"
             claims.end(f.ledger, row.firing, state, row.record, row.tip, f.now)
         return
-    assert isinstance(seen.record, ClaimRecord)
-    assert seen.tip is not None
     with f.ledger.transaction():
         if row.state == "intended":
             claims.win(f.ledger, row.firing, row.repo_id, row.number, seen.tip, f.now)
-        claims.advance(f.ledger, row.firing, seen.tip, seen.record.state)
-    ghost = _ghost(f, dead, _target_again(f, row, seen.record, seen.tip), seen.record, seen.tip)
-    f.note("repairing a dead firing's claim", firing=dead.id, issue=f"{row.repo}#{row.number}", state=seen.record.state)
-    if seen.record.state == "published":
+        claims.advance(f.ledger, row.firing, seen.tip, record.state)
+    ghost = _ghost(f, dead, _target_again(f, row, record, seen.tip), record, seen.tip)
+    f.note("repairing a dead firing's claim", firing=dead.id, issue=f"{row.repo}#{row.number}", state=record.state)
+    if record.state == "published":
         land.roll_forward(ghost)
-    elif seen.record.state == "active":
+    elif record.state == "active":
         _keep_work(ghost)
         ghost.end_reason = dead.reason or "it died"
-        _release(ghost, ghost.claim or Claim(ghost.target, seen.record, seen.tip), Ending(dead.outcome or DIED, ""))
+        _release(ghost, ghost.claim or Claim(ghost.target, record, seen.tip), Ending(dead.outcome or DIED, ""))
     else:  # it died between moving its claim for the last time and telling people
-        ghost.pull, ghost.end_reason = seen.record.pr, dead.reason or "it died"
-        outcome = f"({seen.record.outcome})" if seen.record.state == "released" else ""
-        claim.project(ghost, Claim(ghost.target, seen.record, seen.tip), f"{seen.record.state}{outcome}", settling=True)
-        claim.over(ghost)
+        ghost.pull, ghost.end_reason = record.pr, dead.reason or "it died"
+        outcome = f"({record.outcome})" if record.state == "released" else ""
+        if claim.project(ghost, Claim(ghost.target, record, seen.tip), f"{record.state}{outcome}", settling=True):
+            claim.over(ghost)
+
+
+def _keep_what_the_superseded_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
+    """Another owner has the issue; what this one had been paid for is kept all the same."""
+    record = f.ports.claim_refs(f.fleet.repos[row.repo]).record_at(row.number, row.tip or row.intended)
+    if record is not None:
+        ghost = _ghost(f, dead, _target_again(f, row, record, row.tip or row.intended), record, row.tip or row.intended)
+        _keep_work(ghost)
 
 
 def _ghost(f: Firing, dead: firings.Firing, target: Target, record: ClaimRecord, tip: str) -> Firing:

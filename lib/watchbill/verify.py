@@ -12,17 +12,20 @@ from watchbill.live import Check, Firing, Target, Tree, Work
 from watchbill.outcomes import Ended
 
 _TAIL_LINES = 20
+#: The shell's words for "not executable" and "not found": that says something about the host, not about the base.
+_NOT_RUN = (126, 127)
 
 
 def base(f: Firing, target: Target, tree: Tree) -> None:
     """The checks on the base, once a base and command. Raises Ended (held) on a red one this issue does not mend."""
     done = []
     for command in target.repo.checks:
-        known = base_checks.get(f.ledger, tree.base, command)
+        known = base_checks.get(f.ledger, tree.base, command, f.now)
         if known is None:
             check = _run(f, target, tree, "base", tree.base, command, "base_check")
             with f.ledger.transaction():
-                base_checks.put(f.ledger, tree.base, command, BaseCheck(check.exit, check.digest), f.now)
+                if check.limit is None and check.exit not in _NOT_RUN:
+                    base_checks.put(f.ledger, tree.base, command, BaseCheck(check.exit, check.digest), f.now)
         else:
             check = Check(command, known.exit, None, 0.0, known.digest, "", "cached")
         done.append(check)

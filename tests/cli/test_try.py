@@ -103,7 +103,7 @@ def test_a_check_that_fails_leaves_no_branch_and_names_the_work(project: Path, t
         (["--engine", "command"], "WB-TRY-04"),
         (["--argv", "a 'b"], "WB-TRY-04"),
         (["--argv", "true", "--timeout", "soon"], "WB-ROSTER-01"),
-        (["--engine", "nosuch"], "WB-ROSTER-01"),
+        (["--engine", "nosuch"], "WB-ENGINE-02"),
     ],
 )
 def test_mistakes_write_nothing(project: Path, tmp_path: Path, argv: list[str], id: str) -> None:

@@ -111,7 +111,7 @@ def test_a_failed_check_opens_nothing_and_keeps_the_work(tmp_path: Path) -> None
         assert it.pulls() == []
         assert it.labels(number) == {LABEL}  # given back
         assert it.rows("SELECT count FROM attempts") == [(1,)]
-        assert "again in" in it.fire("bosun").reason
+        assert "again at" in it.fire("bosun").reason
         assert not any((it.home / "worktrees").iterdir())
 
 

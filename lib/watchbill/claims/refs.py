@@ -115,6 +115,13 @@ class ClaimRefs:
                 return Seen(tip, codec.parse(git.message_of(path, tip), number), branch_tip)
         return Seen(tip, Unreadable(f"{ref} does not lead to a commit"), branch_tip)
 
+    def record_at(self, number: int, commit: str) -> ClaimRecord | None:
+        """The record of a claim commit that lies in the mirror."""
+        if not git.has_commit(self.mirror.path, commit):
+            return None
+        found = codec.parse(git.message_of(self.mirror.path, commit), number)
+        return found if isinstance(found, ClaimRecord) else None
+
     def write(self, record: ClaimRecord, parent: str | None, head: str | None) -> str:
         """A claim commit in the mirror, not yet pushed; its id, which the ledger writes down before the swap.
 

@@ -56,6 +56,8 @@ def main(argv: list[str], role: str | None = None) -> int:
     except Fixable as problem:  # there was no ledger to write it down in, or it is the ledger that failed
         print(problem, file=sys.stderr)
         return _unrecorded(role, options, Ending(problem.outcome, problem.what.splitlines()[0], problem.id))
+    except KeyboardInterrupt:
+        return _unrecorded(role, options, Ending("cancelled", "interrupted", "signal", 130))
     except Exception:  # outside the story, which catches its own
         from watchbill.cli.boundary import bug_report
 

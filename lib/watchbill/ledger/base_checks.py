@@ -14,8 +14,13 @@ class BaseCheck(NamedTuple):
     digest: str  # blob with its output
 
 
-def get(ledger: Ledger, base: str, command: str) -> BaseCheck | None:
-    row = ledger.row("base_check_get", base=base, command=command)
+#: A red answer is believed for so long: what was missing on the host may be there by then.
+RED_S = 900
+
+
+def get(ledger: Ledger, base: str, command: str, now: int) -> BaseCheck | None:
+    """None: not known, or red so long ago that it is asked again."""
+    row = ledger.row("base_check_get", base=base, command=command, red_since=now - RED_S)
     return BaseCheck(*row) if row else None
 
 

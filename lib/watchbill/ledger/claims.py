@@ -62,6 +62,12 @@ def end(ledger: Ledger, firing: str, state: str, record: str, tip: str | None, a
     return ledger.write("claim_end", firing=firing, state=state, record=record, tip=tip, at=at) == 1
 
 
+def unresolved(ledger: Ledger, firing: str) -> bool:
+    """Whether a commit was intended that is not known to have become the tip."""
+    row = of_firing(ledger, firing)
+    return row is not None and row.state == "won" and row.intended != row.tip
+
+
 def live_on(ledger: Ledger, repo_id: int, number: int) -> Claim | None:
     row = ledger.row("claim_live_on", repo_id=repo_id, number=number)
     return Claim(*row) if row else None
@@ -79,3 +85,8 @@ def last_won(ledger: Ledger, repo_id: int, number: int) -> Claim | None:
 
 def live(ledger: Ledger, host: str) -> list[Claim]:
     return [Claim(*row) for row in ledger.rows("claims_live", host=host)]
+
+
+def live_elsewhere(ledger: Ledger, host: str) -> list[Claim]:
+    """Rows of another host id, as a copied or moved home brings them along."""
+    return [Claim(*row) for row in ledger.rows("claims_live_elsewhere", host=host)]

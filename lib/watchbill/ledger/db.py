@@ -163,6 +163,15 @@ def open_ledger(path: str) -> Ledger:
             f"{path}: written by a newer Watchbill (schema {found}; this one knows {VERSION})",
             fix="upgrade this program; two versions on one ledger would each misread the other",
         )
+    if found == 0:
+        connection.close()
+        raise Fixable(
+            "WB-LEDGER-01",
+            f"{path}: the ledger cannot be read",
+            why="it is empty: whatever was in it is lost, holds and spend included",
+            fix=f"put a backup in its place, or begin anew, without its holds and spend: rm {path}*",
+            outcome="held",
+        )
     if found < VERSION:
         from watchbill.ledger import migrate
 

@@ -89,6 +89,11 @@ def live(ledger: Ledger, host: str) -> list[Firing]:
     return [Firing(*row) for row in ledger.rows("firings_live", host=host)]
 
 
+def live_elsewhere(ledger: Ledger, host: str) -> list[Firing]:
+    """Rows of another host id, as a copied or moved home brings them along."""
+    return [Firing(*row) for row in ledger.rows("firings_live_elsewhere", host=host)]
+
+
 def of_agent(ledger: Ledger, agent: str, count: int = 1) -> list[Firing]:
     """Newest first."""
     return [Firing(*row) for row in ledger.rows("firings_of_agent", agent=agent, count=count)]

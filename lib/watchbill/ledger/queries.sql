@@ -33,6 +33,11 @@ SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outco
        repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis
 FROM firings WHERE host = :host AND ended IS NULL ORDER BY started
 
+-- firings_live_elsewhere: of another host id, not ended by the ledger's account
+SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outcome, exit, reason, reason_id, config,
+       repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis
+FROM firings WHERE ended IS NULL AND host <> :host
+
 -- firings_of_agent: newest first
 SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outcome, exit, reason, reason_id, config,
        repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis
@@ -102,6 +107,10 @@ FROM claims WHERE repo_id = :repo_id AND number = :number AND won_at IS NOT NULL
 -- claims_live: of this host
 SELECT id, repo_id, repo, number, generation, firing, host, intended, tip, record, state, won_at, ended_at
 FROM claims WHERE host = :host AND state IN ('intended', 'won') ORDER BY id
+
+-- claims_live_elsewhere: of another host id
+SELECT id, repo_id, repo, number, generation, firing, host, intended, tip, record, state, won_at, ended_at
+FROM claims WHERE state IN ('intended', 'won') AND host <> :host
 
 -- sighting_get: since when a tip has stood unchanged
 SELECT tip, first_seen_ms, boot FROM sightings WHERE repo_id = :repo_id AND number = :number
@@ -173,7 +182,7 @@ ON CONFLICT (role, target, digest) DO UPDATE SET count = count + 1, next_at = ex
 DELETE FROM attempts WHERE role = :role AND target = :target
 
 -- base_check_get: was this command green on this commit
-SELECT exit, digest FROM base_checks WHERE base = :base AND command = :command
+SELECT exit, digest FROM base_checks WHERE base = :base AND command = :command AND (exit = 0 OR at > :red_since)
 
 -- base_check_put: remember it
 INSERT INTO base_checks (base, command, exit, digest, at) VALUES (:base, :command, :exit, :digest, :at)

@@ -123,9 +123,10 @@ CREATE TABLE reservations (
   settled    INTEGER CHECK (settled >= 0),
   basis      TEXT,
   at         INTEGER NOT NULL,
-  settled_at INTEGER,
-  UNIQUE (firing, scope, subject, unit)
+  settled_at INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX one_open_reservation ON reservations (firing, scope, subject, unit) WHERE settled IS NULL;
+CREATE INDEX reservations_of_a_firing ON reservations (firing);
 CREATE INDEX open_reservations ON reservations (firing) WHERE settled IS NULL;
 
 -- One row a (scope, subject, period, unit), moved in the same transaction: a gate never sums history.
