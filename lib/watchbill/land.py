@@ -10,10 +10,12 @@ from __future__ import annotations
 from watchbill import claim, effects, render
 from watchbill.claims import rules
 from watchbill.claims.refs import Move
-from watchbill.forge.base import ForgeError, Pull, Refused
+from watchbill.forge.base import ForgeError, Issue, Pull, Refused, Unreachable
 from watchbill.ledger import firings
-from watchbill.live import Firing, Work
+from watchbill.live import Firing, Target, Work
 from watchbill.outcomes import Ended, Ending
+
+_PAUSES_S = (1.0, 4.0, 15.0)
 
 
 def publish(f: Firing, work: Work) -> Ending:
@@ -35,7 +37,7 @@ def _still_wanted(f: Firing) -> None:
     """A person who closed the issue or labelled it do-not-pickup while we worked is obeyed; read by number."""
     assert f.claim is not None
     target = f.claim.target
-    issue = f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
+    issue = _read_patiently(f, target)
     if issue.state != "open":
         raise Ended("cancelled", "the issue was closed while it was worked on; the work is kept", "issue-closed")
     if f.fleet.labels.do_not_pickup in issue.labels:
@@ -62,6 +64,19 @@ def _push(f: Firing, work: Work) -> None:
     if receipt["verdict"] != "ok":
         raise claim.refused(receipt, "publishing push")
     f.published = True
+
+
+def _read_patiently(f: Firing, target: Target) -> Issue:
+    """Work that was paid for and checked is not given up because one read found nobody there."""
+    for pause_s in _PAUSES_S:
+        try:
+            return f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
+        except Unreachable as away:
+            f.note("the forge did not answer; asking again", pause_s=pause_s, error=str(away))
+            f.ports.clock.sleep(pause_s)
+            claim.renew(f)
+            f.obey()
+    return f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
 
 
 def open_pull(f: Firing) -> Pull:

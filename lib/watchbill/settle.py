@@ -255,7 +255,8 @@ def _repair(f: Firing, row: ClaimRow) -> None:
     elif record.state == "active":
         _keep_work(ghost)
         ghost.end_reason = dead.reason or "it died"
-        _release(ghost, ghost.claim or Claim(ghost.target, record, seen.tip), Ending(dead.outcome or DIED, ""))
+        ended = Ending(dead.outcome or DIED, ghost.end_reason, dead.reason_id or "")
+        _release(ghost, Claim(ghost.target, record, seen.tip), ended)
     else:  # it died between moving its claim for the last time and telling people
         ghost.pull, ghost.end_reason = record.pr, dead.reason or "it died"
         outcome = f"({record.outcome})" if record.state == "released" else ""

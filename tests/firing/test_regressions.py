@@ -148,3 +148,10 @@ def test_a_persons_commits_on_the_branch_are_not_overwritten(tmp_path: Path) -> 
         assert ended.outcome == "idle"
         assert "not ours" in ended.reason
         assert it.remote("show", f"watchbill/issue-{number}:mine.txt") == "by hand"
+
+
+def test_checked_work_is_not_given_up_for_one_read_that_failed(tmp_path: Path) -> None:
+    with fleet(tmp_path) as it:
+        it.world.issue("octocat", "Do it", labels=[LABEL])
+        it.world.practice.faults.add(Rule("status", "GET", r"/issues/\d+$", nth=2, times=2, status=502))
+        assert it.fire("bosun").outcome == "pull_request"
