@@ -123,3 +123,37 @@ def test_a_shallow_repository_is_refused(project: Path, tmp_path: Path) -> None:
     status, answer, err = trial(tmp_path / "shallow", "--issue", "x", "--argv", "true", tmp=tmp_path)
     assert (status, answer) == (78, {})
     assert "--unshallow" in err
+
+
+def test_a_branch_in_the_way_is_said_before_anything_is_paid(project: Path, tmp_path: Path) -> None:
+    git("branch", "watchbill", cwd=project)
+    status, answer, err = trial(project, "--issue", "x", "--argv", "touch x", tmp=tmp_path)
+    assert (status, answer) == (78, {})
+    assert "WB-TRY-06" in err
+
+
+def test_a_repository_of_another_object_format_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "sha256"
+    git("init", "--quiet", "--object-format=sha256", root)
+    git("commit", "--quiet", "--allow-empty", "-m", "Begin", cwd=root)
+    status, _, err = trial(root, "--issue", "x", "--argv", "touch x", tmp=tmp_path)
+    assert status == 78
+    assert "WB-TRY-05" in err
+
+
+@pytest.mark.parametrize("kind", ["bare", "linked", "detached", "on a branch of ours"])
+def test_repositories_of_every_kind(project: Path, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+    if kind == "bare":
+        git("clone", "--quiet", "--bare", project, place)
+    elif kind == "linked":
+        git("worktree", "add", "--quiet", "-b", "other", place, cwd=project)
+    else:
+        place = project
+        git(
+            *(["checkout", "--quiet", "--detach"] if kind == "detached" else ["checkout", "-qb", "watchbill/issue-1"]),
+            cwd=project,
+        )
+    status, answer, err = trial(place, "--issue", "x", "--argv", "touch x", "--check", "test -e x", tmp=tmp_path)
+    assert (status, answer.get("outcome")) == (0, "pull_request"), (answer, err)
+    assert git("show", "--name-only", "--format=", answer["branch"], cwd=place) == "x"

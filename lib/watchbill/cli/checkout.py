@@ -17,6 +17,11 @@ def head_of(path: str) -> str:
     return git.run("-C", os.path.abspath(path), "rev-parse", "--verify", "--quiet", "HEAD^{commit}").text
 
 
+def object_format(path: str) -> str:
+    """sha1 or sha256."""
+    return git.run("-C", os.path.abspath(path), "rev-parse", "--show-object-format").text
+
+
 def branch_of(path: str) -> str | None:
     """The branch checked out at `path`; None when HEAD is detached."""
     done = git.run("-C", os.path.abspath(path), "symbolic-ref", "--quiet", "--short", "HEAD", check=False)

@@ -91,7 +91,20 @@ def _source(path: str) -> tuple[str, str, str]:
             f"--repo {path}: its history is cut off (shallow)",
             fix=f"git -C {shlex.quote(path)} fetch --unshallow",
         )
-    return git_dir, commit, checkout.branch_of(path) or "main"
+    if checkout.object_format(path) != "sha1":
+        raise Fixable(
+            "WB-TRY-05",
+            f"--repo {path}: its objects are named by {checkout.object_format(path)}",
+            why="GitHub, and so the practice forge, has no such repositories",
+        )
+    if git.find(git_dir, "refs/heads/watchbill") is not None:
+        raise Fixable(
+            "WB-TRY-06",
+            f"--repo {path}: a branch named `watchbill` stands where watchbill/try-... would go",
+            fix=f"git -C {shlex.quote(path)} branch -m watchbill another-name",
+        )
+    branch = checkout.branch_of(path)
+    return git_dir, commit, branch if branch and not branch.startswith("watchbill/") else "main"
 
 
 def _agent(args: argparse.Namespace) -> dict[str, Any]:
@@ -121,7 +134,7 @@ def _land(args: argparse.Namespace, built: Stage, git_dir: str, told: dict[str, 
     if told["outcome"] == "pull_request":
         branch = f"watchbill/try-{told['firing']}"
         commit = git.rev_parse(built.remote, f"refs/heads/{told['branch']}")
-        git.bring(git_dir, built.remote, f"refs/heads/{told['branch']}", f"refs/heads/{branch}")
+        _bring_home(git_dir, built.remote, f"refs/heads/{told['branch']}", f"refs/heads/{branch}")
     return {
         **told,
         "repo": os.path.abspath(args.repo),
@@ -139,6 +152,19 @@ def _land(args: argparse.Namespace, built: Stage, git_dir: str, told: dict[str, 
         "evidence": [{key: r[key] for key in ("kind", "digest", "size", "path")} for r in whole["evidence"]],
         "home": built.home.root,
     }
+
+
+def _bring_home(git_dir: str, remote: str, ref: str, to: str) -> None:
+    try:
+        git.bring(git_dir, remote, ref, to)
+    except git.GitError as error:
+        raise Fixable(
+            "WB-TRY-07",
+            f"the work is done, and its branch could not be brought into {git_dir}",
+            why=str(error).splitlines()[-1].strip(),
+            outcome="unavailable",
+            fix=f"git --git-dir {shlex.quote(git_dir)} fetch {shlex.quote(remote)} {ref}:{to}",
+        ) from error
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:
