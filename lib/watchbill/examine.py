@@ -52,7 +52,8 @@ def target(f: Firing, listed: Listed) -> Target | None:
 def _terms(f: Firing, listed: Listed) -> Target:
     repo = f.fleet.repos[listed.repo]
     issue = _read(f, listed)
-    event = _authorised(f, listed.repo, issue)
+    events = f.ports.forge.issues.label_events(listed.repo, issue.number)
+    event = _authorised(f, listed.repo, issue, events)
     seen = f.ports.claim_refs(repo).read(issue.number)
     start = _start(f, listed, seen, event)
     before = seen.record.head if isinstance(seen.record, rules.ClaimRecord) else None
@@ -77,7 +78,9 @@ def _terms(f: Firing, listed: Listed) -> Target:
         tip=seen.tip,
         previous=seen.record if isinstance(seen.record, rules.ClaimRecord) else None,
         generation=start.generation,
-        label_event=start.label_event,
+        # The newest one seen, be it our own: where we act in a person's name, a label that we put back ourselves must
+        # not pass for this person's later word.
+        label_event=max(start.label_event, *(e.id for e in events if e.label == f.agent.takes and e.added)),
         labelled_by=event.actor.login,
         attempt=tried.tries + 1,
         pr_floor=max((pull.number for pull in pulls), default=0),
@@ -103,9 +106,9 @@ def _read(f: Firing, listed: Listed) -> Issue:
     return issue
 
 
-def _authorised(f: Firing, repo: str, issue: Issue) -> LabelEvent:
+def _authorised(f: Firing, repo: str, issue: Issue, events: tuple[LabelEvent, ...]) -> LabelEvent:
     """The label event that puts this issue up for claiming."""
-    event = _last_word(f, f.ports.forge.issues.label_events(repo, issue.number))
+    event = _last_word(f, events)
     if event is None:
         raise _Not("label-without-event", f"nobody is on record as putting {f.agent.takes} there")
     refusal = admit.eligible(issue, event, _permission(f, repo, event), admit.policy(f.fleet.trust))

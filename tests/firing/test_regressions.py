@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -155,3 +157,22 @@ def test_checked_work_is_not_given_up_for_one_read_that_failed(tmp_path: Path) -
         it.world.issue("octocat", "Do it", labels=[LABEL])
         it.world.practice.faults.add(Rule("status", "GET", r"/issues/\d+$", nth=2, times=2, status=502))
         assert it.fire("bosun").outcome == "pull_request"
+
+
+def test_acting_in_a_persons_name_our_own_label_is_not_their_word(tmp_path: Path) -> None:
+    """`auth = "gh"`: the account is octocat's. What we put back ourselves is older than the claim that follows.
+
+    Broken on purpose: with the authorising event alone on record, the later one of our own would start a generation.
+    """
+    with fleet(tmp_path, {"bosun": agent(python("raise SystemExit(1)"))}) as it:
+        (it.home / "token").write_text(it.world.tokens["octocat"])
+        number = it.world.issue("octocat", "Do it", labels=[LABEL])
+        assert it.fire("bosun").outcome == "engine_failed"  # and gives it back, as octocat
+        with contextlib.closing(sqlite3.connect(it.home / "ledger.db")) as ledger, ledger:
+            ledger.execute("UPDATE attempts SET next_at = 0")
+        write_agent(it.home, "bosun", agent())
+        assert it.fire("bosun").outcome == "pull_request"
+        events = it.world.ask("octocat", "GET", f"/repos/acme/api/issues/{number}/events").body
+        newest = max(e["id"] for e in events if e["event"] == "labeled" and e["label"]["name"] == LABEL)
+        record = json.loads(it.remote("log", "-1", "--format=%b", f"refs/watchbill/claims/{number}"))
+        assert record["label_event"] == newest
