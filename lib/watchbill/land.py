@@ -10,7 +10,7 @@ from __future__ import annotations
 from watchbill import claim, effects, render
 from watchbill.claims import rules
 from watchbill.claims.refs import Move
-from watchbill.forge.base import ForgeError, Issue, Pull, Refused, Unreachable
+from watchbill.forge.base import ForgeError, Issue, Refused, Unreachable
 from watchbill.ledger import firings
 from watchbill.live import Firing, Target, Work
 from watchbill.outcomes import Ended, Ending
@@ -24,7 +24,7 @@ def publish(f: Firing, work: Work) -> Ending:
     _push(f, work)
     pull = open_pull(f)
     finish(f, pull)
-    return Ending("pull_request", f"pull request #{pull.number} opened", "landed")
+    return Ending("pull_request", f"pull request #{pull} opened", "landed")
 
 
 def roll_forward(f: Firing) -> None:
@@ -79,7 +79,7 @@ def _read_patiently(f: Firing, target: Target) -> Issue:
     return f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
 
 
-def open_pull(f: Firing) -> Pull:
+def open_pull(f: Firing) -> int:
     """Exactly one: looked up first, created once, and whatever a lost answer or a 422 hides is adopted."""
     assert f.claim is not None
     target, record, pulls = f.claim.target, f.claim.record, f.ports.forge.pulls
@@ -114,28 +114,27 @@ def open_pull(f: Firing) -> Pull:
         return {"number": made.number}
 
     receipt = effects.perform(f, target, "pull request", {"head": record.head}, create, ours)
-    pull = pulls.read(name, receipt["number"])
-    f.pull = pull.number
+    f.pull = int(receipt["number"])
     with f.ledger.transaction():
-        firings.opened(f.ledger, f.id, pull.number)
-    return pull
+        firings.opened(f.ledger, f.id, f.pull)
+    return f.pull
 
 
-def finish(f: Firing, pull: Pull) -> None:
+def finish(f: Firing, pull: int) -> None:
     """own tip -> pr; then the labels. Work that has its pull request is never undone by what fails here."""
     assert f.claim is not None
     target = f.claim.target
     name = target.repo.full_name
 
     def authored() -> effects.Receipt:
-        f.ports.forge.issues.add_labels(name, pull.number, (f.fleet.labels.authored,))
+        f.ports.forge.issues.add_labels(name, pull, (f.fleet.labels.authored,))
         return {"label": f.fleet.labels.authored}
 
     try:
-        effects.perform(f, target, "label pull request", {"pull": pull.number}, authored, lambda: None, settling=True)
+        effects.perform(f, target, "label pull request", {"pull": pull}, authored, lambda: None, settling=True)
     except ForgeError as error:
         f.note("the pull request could not be labelled", error=str(error))
-    record = claim.next_record(f.claim.record, state="pr", pr=pull.number, outcome="pull_request")
+    record = claim.next_record(f.claim.record, state="pr", pr=pull, outcome="pull_request")
     moved = claim.move(f, record, head=record.head, settling=True)
     if moved["verdict"] == "ok" and claim.project(f, f.claim, "pr", settling=True):
         claim.over(f)

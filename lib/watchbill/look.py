@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from watchbill import holds, process
 from watchbill.clock import Clock, moment
 from watchbill.compiled import Agent, Fleet
-from watchbill.ledger import attempts, base_checks, claims, decisions, firings, polls
+from watchbill.ledger import attempts, base_checks, claims, firings, polls
 from watchbill.ledger import holds as hold_rows
 from watchbill.ledger.db import Ledger
 from watchbill.ledger.decisions import Decision
@@ -231,10 +231,3 @@ def ending_of(agent: Agent, seen: Sight) -> Ending:
         f"{len(seen.decisions)} labelled in {where}, none to take: {first.subject}: {first.reason}",
         "nothing-to-take",
     )
-
-
-def record(ledger: Ledger, firing: str, now: int, verdicts: Iterable[Decision]) -> None:
-    """Write down what was seen."""
-    with ledger.transaction():
-        for verdict in verdicts:
-            decisions.add(ledger, firing, now, verdict)

@@ -94,4 +94,4 @@ def test_a_firing_asks_little(tmp_path: Path) -> None:
         rest = [one for one in asked if "/acme/api.git/" not in one]
         pushes = [one for one in asked if one.startswith("POST") and "git-receive-pack" in one]
         assert len(pushes) == 3, pushes
-        assert len(rest) <= 18, rest
+        assert len(rest) <= 16, rest
