@@ -73,8 +73,8 @@ def refused(receipt: effects.Receipt, what: str) -> Ended:
 
 
 def next_record(record: ClaimRecord, **changes: Any) -> ClaimRecord:
-    """The next commit of the same generation."""
-    return record._replace(sequence=record.sequence + 1, nonce=os.urandom(8).hex(), **changes)
+    """What the next commit of the same generation says; `move` gives it its place in the sequence."""
+    return record._replace(nonce=os.urandom(8).hex(), **changes)
 
 
 def move(
@@ -178,7 +178,6 @@ def project(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> b
             f"label {state}",
             {"add": wanted.add, "remove": wanted.remove},
             label,
-            lambda: None,
             settling=settling,
         )
         comment(f, claim, state, settling=settling)

@@ -35,7 +35,7 @@ def perform(
     kind: str,
     intent: dict[str, Any],
     act: Callable[[], Receipt],
-    look: Callable[[], Receipt | None],
+    look: Callable[[], Receipt | None] | None = None,
     *,
     ordinal: int = 0,
     settling: bool = False,
@@ -43,7 +43,7 @@ def perform(
     """Do one thing outside, at most once; its receipt.
 
     `act` does it and answers, or raises forge.base.Unknown when it cannot say. `look` reads outside whether it has
-    happened. `settling`: giving back what we own is never held up by a hold.
+    happened; None for what may as well be done again. `settling`: giving back what we own is never held up by a hold.
     """
     if not settling:
         allowed(f, target)
@@ -54,7 +54,7 @@ def perform(
     elif known is not None and known.receipt is not None:
         return known.receipt
     else:
-        found = look()  # a firing died, or lost the answer, between intent and receipt
+        found = look() if look else None  # a firing died, or lost the answer, between intent and receipt
     receipt = found if found is not None else _act(act, look)
     if receipt.get("verdict", "ok") not in _FINAL:
         return receipt  # turned away: nothing was done, and it may be done another time
@@ -74,12 +74,12 @@ def _intended(f: Firing, name: str, kind: str, intent: dict[str, Any]) -> bool:
     return True
 
 
-def _act(act: Callable[[], Receipt], look: Callable[[], Receipt | None]) -> Receipt:
+def _act(act: Callable[[], Receipt], look: Callable[[], Receipt | None] | None) -> Receipt:
     try:
         return act()
     except Unknown as unknown:
         try:
-            found = look()
+            found = look() if look else None
         except (ForgeError, GitError):
             raise unknown from None
         if found is not None:

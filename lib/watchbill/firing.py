@@ -70,7 +70,7 @@ def rehearse(f: Firing) -> Ending:
 def take_one(f: Firing) -> Claim:
     """Look, then reserve and claim the first issue that lets itself be taken; at most three tries."""
     f.step("poll", poll.refresh, f)
-    seen = f.step("look", look.sight, f.ledger, f.fleet, f.agent, f.row.started, f.now)
+    seen = f.step("look", look.sight, f.ledger, f.fleet, f.agent, look.asked(f.ledger, f.agent), f.row.started, f.now)
     f.decide(*seen.decisions)
     tries = 0
     for listed in seen.candidates[: examine.MOST]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from watchbill.errors import Fixable
+
 
 class Home(NamedTuple):
     """One fleet's directory on one host."""
@@ -59,3 +61,15 @@ def find_home(environ: dict[str, str] | os._Environ[str], flag: str | None = Non
     """`--home` > `$WATCHBILL_HOME` > `~/.watchbill`."""
     root = flag or environ.get("WATCHBILL_HOME") or os.path.join(os.path.expanduser("~"), ".watchbill")
     return Home(os.path.abspath(os.path.expanduser(root)))
+
+
+def existing_home(environ: dict[str, str] | os._Environ[str], flag: str | None = None) -> Home:
+    """The same, of a fleet that is there; Fixable WB-HOME-01 when it is not. Nothing is made."""
+    home = find_home(environ, flag)
+    if not os.path.isdir(home.root):
+        raise Fixable(
+            "WB-HOME-01",
+            f"{home.root}: there is no fleet here",
+            fix="set WATCHBILL_HOME or give --home; `watchbill demo` makes one to look at",
+        )
+    return home

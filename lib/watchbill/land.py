@@ -131,7 +131,7 @@ def finish(f: Firing, pull: int) -> None:
         return {"label": f.fleet.labels.authored}
 
     try:
-        effects.perform(f, target, "label pull request", {"pull": pull}, authored, lambda: None, settling=True)
+        effects.perform(f, target, "label pull request", {"pull": pull}, authored, settling=True)
     except ForgeError as error:
         f.note("the pull request could not be labelled", error=str(error))
     record = claim.next_record(f.claim.record, state="pr", pr=pull, outcome="pull_request")

@@ -18,6 +18,7 @@ from watchbill.ledger import holds as hold_rows
 from watchbill.ledger.db import Ledger
 from watchbill.ledger.decisions import Decision
 from watchbill.ledger.firings import Firing
+from watchbill.ledger.polls import Poll
 from watchbill.outcomes import DIED, Ending
 
 
@@ -73,7 +74,7 @@ def at_rest(
 ) -> Rest | None:
     """How this firing ends if the ledger alone can tell; None when somebody has to look, repair or claim."""
     now = clock.now()
-    answers = [polls.get(ledger, query(repo, agent.takes)) for repo in agent.repos]
+    answers = asked(ledger, agent)
     if not all(fresh(a.fetched_ms, int(now * 1000), started_ms, scheduled, fleet.poll_s) for a in answers):
         return None
     if claims.live_elsewhere(ledger, row.host) or firings.live_elsewhere(ledger, row.host):
@@ -82,7 +83,7 @@ def at_rest(
         return None
     if any(is_over(ledger, owned) for owned in claims.live(ledger, row.host)):
         return None
-    seen = sight(ledger, fleet, agent, row.started, int(now))
+    seen = sight(ledger, fleet, agent, answers, row.started, int(now))
     if seen.candidates or seen.failures:
         return None
     return Rest(ending_of(agent, seen), list(seen.decisions))
@@ -99,14 +100,19 @@ def alive(row: Firing) -> bool:
     return process.alive(process.Identity(row.pid, row.pid_started, row.boot))
 
 
-def sight(ledger: Ledger, fleet: Fleet, agent: Agent, started: int, now: int) -> Sight:
+def asked(ledger: Ledger, agent: Agent) -> list[Poll]:
+    """The shared poll's answer for each of the agent's repositories."""
+    return [polls.get(ledger, query(repo, agent.takes)) for repo in agent.repos]
+
+
+def sight(ledger: Ledger, fleet: Fleet, agent: Agent, answers: list[Poll], started: int, now: int) -> Sight:
     """Every listed issue of the agent's repositories, judged by what this host knows."""
     candidates: list[Listed] = []
     verdicts: list[Decision] = []
     failures: list[Failure] = []
     standing = hold_rows.standing(ledger, now)
-    for repo in agent.repos:
-        body = polls.get(ledger, query(repo, agent.takes)).body
+    for repo, answer in zip(agent.repos, answers, strict=True):
+        body = answer.body
         if body is None or body.get("failure"):
             unknown = {"outcome": "unavailable", "reason": "nobody could ask yet"}
             failures.append(Failure(repo, **(body["failure"] if body else unknown)))

@@ -15,7 +15,7 @@ from watchbill.clock import SystemClock
 from watchbill.compiled import Agent, Compiled
 from watchbill.errors import Fixable
 from watchbill.gates import snapshot
-from watchbill.home import find_home
+from watchbill.home import existing_home
 from watchbill.host import host_id
 from watchbill.ids import new_id
 from watchbill.ledger import db
@@ -64,13 +64,7 @@ def up(role: str | None, options: Options) -> int | Past | Broken:
 
 
 def _wake(role: str | None, options: Options) -> Woken:
-    home = find_home(os.environ, options.home)
-    if not os.path.isdir(home.root):
-        raise Fixable(
-            "WB-HOME-01",
-            f"{home.root}: there is no fleet here",
-            fix="set WATCHBILL_HOME, or begin with a fleet.toml there; `watchbill demo` shows one",
-        )
+    home = existing_home(os.environ, options.home)
     clock = SystemClock()
     me = process.me()
     started = process.started_epoch(me.pid)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from watchbill import compiled
 from watchbill.compiled import Compiled
 from watchbill.errors import Fixable
-from watchbill.home import Home, find_home
+from watchbill.home import Home, existing_home
 from watchbill.host import host_id
 from watchbill.ledger import db, firings
 from watchbill.ledger.db import Ledger
@@ -32,14 +32,7 @@ class Opened(NamedTuple):
 
 
 def home_of(args: argparse.Namespace) -> Home:
-    home = find_home(os.environ, args.home)
-    if not os.path.isdir(home.root):
-        raise Fixable(
-            "WB-HOME-01",
-            f"{home.root}: there is no fleet here",
-            fix="set WATCHBILL_HOME or give --home; `watchbill demo` makes one to look at",
-        )
-    return home
+    return existing_home(os.environ, args.home)
 
 
 def opened(args: argparse.Namespace) -> Opened:
