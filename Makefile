@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean lock
+.PHONY: demo test check bench crash simulate clean lock
 
 demo: .venv/.made
 	@$(BIN)/watchbill demo
@@ -15,8 +15,21 @@ check: .venv/.made
 	$(BIN)/ruff check lib tests bin
 	$(BIN)/mypy
 
+# Every boundary and no fewer, then N random kills and six hosts with fifty issues; what happened goes to REPORT.
+N ?= 200
+SEED ?= $(shell date +%s)
+REPORT ?= dist/crash-report.json
+crash: .venv/.made
+	@mkdir -p $(dir $(REPORT))
+	WATCHBILL_CRASH_THOROUGH=1 $(BIN)/python -m pytest -q -n auto tests/crash
+	$(BIN)/python tests/crash/chance.py --n $(N) --seed $(SEED) --report $(REPORT)
+
 bench: .venv/.made
 	$(BIN)/python tests/bench/bench.py
+
+# Many schedules of a modelled fleet, on all cores: make simulate N=100000 [DEPTH=claims|whole] [SEED=0] [ABLATE=name]
+simulate: .venv/.made
+	@PYTHONPATH=tests $(BIN)/python -m simulation --n $(or $(N),1000) --depth $(or $(DEPTH),claims) --seed $(or $(SEED),0) --ablate "$(ABLATE)" $(ARGS)
 
 # The environment, from locked and hashed packages only; the package itself is installed editable, without asking anybody.
 .venv/.made: requirements.lock pyproject.toml

@@ -30,6 +30,7 @@ PURE = (
     "lifecycle",
     "admit",
     "claims.record",
+    "claims.reconcile",
     "claims.rules",
     "gates.held",
     "gates.running",
@@ -104,7 +105,7 @@ def test_a_firing_reads_like_its_story() -> None:
 def test_every_effect_goes_through_the_one_door() -> None:
     """Writes of a forge and pushes are named only where `effects.perform` is what runs them."""
     writes = {"add_labels", "remove_label", "comment", "edit_comment", "create", "create_label", "swap"}
-    doors = {"claim", "land", "settle", "effects"}
+    doors = {"claim", "land", "mend", "settle", "effects"}
     for name, path in MODULES.items():
         short = name.removeprefix("watchbill.")
         if short in doors or short.startswith(("forge", "practice", "cli", "claims")):

@@ -1,6 +1,7 @@
 """The documentation, held to the program: its commands are run, its transcripts played again, its tables compared.
 
-`python tests/test_docs.py` draws the transcripts anew after a change of what the program prints.
+`python tests/test_docs.py` draws the transcripts anew after a change of what the program prints, and the tables of the
+lifecycle after one of its rules; `python tests/test_docs.py lifecycle` only the latter.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
         assert "bosun: paused until" in printed
 
 
-@pytest.mark.parametrize("name", ["docs/operating.md", "docs/claims.md", "docs/ledger.md"])
+@pytest.mark.parametrize("name", ["docs/operating.md", "docs/claims.md", "docs/ledger.md", "docs/lifecycle.md"])
 def test_the_commands_of_a_page(tmp_path: Path, name: str) -> None:
     """Broken on purpose: with a refspec that names no kept work, the branch was missed in what was printed."""
     with failed(tmp_path) as (it, sh):
@@ -170,6 +171,7 @@ def test_the_commands_of_a_page(tmp_path: Path, name: str) -> None:
             "operating": f"  kept/{id}\n",
             "claims": "claim #1 g1.1 released",
             "ledger": "bosun|checks_failed|1|0.01",
+            "lifecycle": "given back|to be tried again",
         }
         assert said[Path(name).stem] in printed.replace(", ", "|").replace("'", ""), printed
 
@@ -183,7 +185,7 @@ def test_the_commands_for_programs(tmp_path: Path) -> None:
 @pytest.mark.needs("make")
 def test_no_command_is_left_out(tmp_path: Path) -> None:
     """Every page with commands is played above, and what is listed as not run is there."""
-    played = {"README.md", "docs/operating.md", "docs/claims.md", "docs/ledger.md", "docs/programs.md"}
+    played = {"README.md", *(f"docs/{name}.md" for name in ("operating", "claims", "ledger", "lifecycle", "programs"))}
     given = {name: "".join(blocks(name, "sh")) for name in PAGES}
     for name in {name for name, text in given.items() if text} - played:
         left = [re.sub(r"\s+#.*", "", line) for line in given[name].splitlines()]
@@ -347,7 +349,106 @@ def test_the_claims() -> None:
     assert sorted(keys) == sorted(ClaimRecord._fields)
     shown = {row[0]: row[1] for row in table("docs/claims.md", "claim")}
     assert shown.pop("none") == "what people put there"
-    assert shown == {s: lifecycle.label_for(s, True, Labels()) for s in lifecycle.STATES if s != "none"}
+    assert shown.items() <= {s: lifecycle.label_for(s, True, Labels()) for s in lifecycle.STATES}.items()
+
+
+# The lifecycle
+
+
+def drawn() -> dict[str, str]:
+    """The marked blocks of docs/lifecycle.md, from the functions that are executed."""
+    return {"states": _states(), "diagram": _diagram(), "changes": _changes()}
+
+
+#: For people: what a state means, and whose turn it is.
+_MEANS = {
+    "none": ("nobody has claimed it", "yours"),
+    "active": ("a firing works on it", "the agent's"),
+    "published": ("its work is pushed, the pull request comes", "the agent's"),
+    "pr": ("its pull request is open", "yours"),
+    "active(role)": ("another role works on its pull request", "the agent's"),
+    "done": ("its pull request was merged", "nobody's"),
+    "released(retry)": ("given back; tried again, after a rest if it failed", "the agents'"),
+    "released(human)": ("it failed too often, or somebody said no", "yours"),
+    "unreadable": ("its claim makes no sense to this version", "yours"),
+}
+
+
+def _states() -> str:
+    rows = ["| claim | label on an open issue | on a closed one | means | whose turn |", "|---|---|---|---|---|"]
+    for state in lifecycle.PHASES:
+        is_open, closed = (lifecycle.label_for(state, is_open, Labels()) for is_open in (True, False))
+        cells = (
+            [f"`{is_open}`", f"`{closed}`" if closed else "no new one"] if is_open else ["what people put there"] * 2
+        )
+        rows.append(f"| `{state}` | {' | '.join(cells)} | {' | '.join(_MEANS[state])} |")
+    return "\n".join(rows)
+
+
+def _diagram() -> str:
+    """Every move of a claim that changes the label, as mermaid draws it."""
+    names: dict[str | None, str] = {None: "unlabelled"}
+    for label in Labels()[:5]:
+        names[label] = label.replace(":", "_").replace("-", "_")
+    lines = ["stateDiagram-v2"] + [f'    state "{label}" as {name}' for label, name in names.items() if label]
+    edges: dict[tuple[str, str], list[str]] = {}
+    for state, row in rules.MOVES.items():
+        # Before its first claim an issue carries the label that a person put there.
+        at = Labels().implement if state == "none" else lifecycle.label_for(state, True, Labels())
+        for operation, then in row.items():
+            to = lifecycle.label_for(then, True, Labels())
+            if at != to:
+                said = edges.setdefault((names[at], names[to]), [])
+                said += [operation] if operation not in said else []
+    lines.append(f"    [*] --> {names[Labels().implement]}: a person labels it")
+    lines += [f"    {at} --> {to}: {', '.join(said)}" for (at, to), said in edges.items()]
+    return "\n".join(["```mermaid", *lines, "```"])
+
+
+def _changes() -> str:
+    names = Labels()
+    rows = ["| claim | our label taken off | `agent:implement` put on | both on, and closed |", "|---|---|---|---|"]
+    for state in lifecycle.STATES[1:]:
+        own = lifecycle.label_for(state, True, names) or ""
+        cells = [
+            "stays off" if state.startswith("released") else _becomes(state, True, frozenset()),
+            _becomes(state, True, frozenset({own, names.implement}), state in ("released(human)", "done")),
+            _becomes(state, False, frozenset({own, names.implement})),
+        ]
+        rows.append(f"| `{state}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _becomes(state: str, is_open: bool, present: frozenset[str], new_word: bool = False) -> str:
+    change = lifecycle.edit(state, is_open, present, Labels(), new_word)
+    after = (present | set(change.add)) - set(change.remove)
+    return ", ".join(f"`{label}`" for label in sorted(after)) or "nothing"
+
+
+def redrawn(text: str) -> str:
+    """docs/lifecycle.md with its marked blocks as they are today."""
+    for name, block in drawn().items():
+        text, found = re.subn(
+            rf"(<!-- drawn: {name} -->\n).*?(<!-- end -->)",
+            lambda m, b=block: f"{m[1]}{b}\n{m[2]}",
+            text,
+            flags=re.DOTALL,
+        )
+        assert found == 1, name
+    return text
+
+
+def test_the_lifecycle_is_drawn_from_the_code() -> None:
+    """Broken on purpose: with `released(human)` shown as done in lifecycle.py, the page was stale."""
+    text = page("docs/lifecycle.md")
+    assert redrawn(text) == text, "`python tests/test_docs.py lifecycle` draws it anew"
+    assert set(_MEANS) == set(lifecycle.PHASES)
+
+
+def test_the_lifecycle_names_the_labels_of_the_catalogue() -> None:
+    text = page("docs/lifecycle.md")
+    for label in Labels()._replace(authored="agent:implement"):  # that one is only on pull requests
+        assert f"`{label}`" in text, label
 
 
 def test_numbers_in_the_text() -> None:
@@ -356,7 +457,7 @@ def test_numbers_in_the_text() -> None:
     for name, phrase in [
         ("one-firing", f"{words[examine.MOST]} issues are examined and {words[claim.MOST]} are tried to be claimed"),
         ("one-firing", f"an issue rests {settle._BACKOFF_S // 60} minutes"),
-        ("one-firing", "the third hands it to a person" if settle.MAX_ATTEMPTS == 3 else "?"),
+        ("one-firing", "the third hands it to a person" if rules.MOST_TRIES == 3 else "?"),
         ("one-firing", f"at most {words[settle._MOST_DEAD]} claims"),
         ("operating", f"has not moved for {(claims.ttl_s + claims.grace_s) // 60} minutes"),
         ("claims", f"`ttl` + `grace` ({claims.ttl_s // 60} + {claims.grace_s // 60} min)"),
@@ -369,11 +470,12 @@ def test_what_is_not_there_yet() -> None:
     """Who adds an engine or a role finds here the pages that say there is none."""
     text = " ".join(page("README.md").split())
     found = re.search(
-        r"Today Watchbill has one role, `(\w+)`, and two engines, `(\w+)` \(any program\) and `(\w+)`", text
+        r"Today Watchbill has two roles, `(\w+)` and `(\w+)`, and two engines, `(\w+)` \(any program\) and `(\w+)`",
+        text,
     )
     assert found, "README.md"
-    assert (found[1],) == roster_values.ROLES, "README.md, and `Not there yet` of docs/operating.md"
-    assert {found[2], found[3]} == set(engines.ENGINES), "README.md, and `Not there yet` of docs/operating.md"
+    assert found.groups()[:2] == roster_values.ROLES, "README.md, and `Not there yet` of docs/operating.md"
+    assert set(found.groups()[2:]) == set(engines.ENGINES), "README.md, and `Not there yet` of docs/operating.md"
 
 
 @pytest.mark.parametrize("name", ["smallest", "crew"])
@@ -404,4 +506,6 @@ def draw() -> None:
 
 
 if __name__ == "__main__":
-    draw()
+    (ROOT / "docs" / "lifecycle.md").write_text(redrawn(page("docs/lifecycle.md")), encoding="utf-8")
+    if sys.argv[1:] != ["lifecycle"]:
+        draw()

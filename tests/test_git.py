@@ -77,6 +77,30 @@ def test_the_ssh_agent_is_for_ssh_remotes_only(
 
 
 @pytest.mark.usefixtures("path_before")
+def test_certificates_to_trust_are_named_in_gits_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """git over GnuTLS does not know the usual names; its own win. tests/claims has the handshake itself."""
+    program(tmp_path / "bin", "env")
+    monkeypatch.setenv("SSL_CERT_FILE", "/usual.pem")
+    monkeypatch.setenv("SSL_CERT_DIR", "/usual")
+    said = git.run("version").text.splitlines()
+    assert {"GIT_SSL_CAINFO=/usual.pem", "GIT_SSL_CAPATH=/usual"} <= set(said)
+    monkeypatch.setenv("GIT_SSL_CAINFO", "/gits.pem")
+    assert "GIT_SSL_CAINFO=/gits.pem" in git.run("version").text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [("/srv/x.git", True), ("file:///srv/x.git", True), ("http://127.0.0.1:80/x.git", True),
+     ("ssh://me@[::1]:22/x", True), ("https://localhost/x.git", True), ("me@localhost:x.git", True),
+     ("https://github.com/a/b.git", False),
+     ("git@github.com:a/b.git", False), ("ssh://git@ssh.github.com:443/a/b.git", False),
+     ("https://127.0.0.1.example/x.git", False)],
+)  # fmt: skip
+def test_what_is_on_this_host(url: str, local: bool) -> None:
+    assert git.is_local(url) is local
+
+
+@pytest.mark.usefixtures("path_before")
 def test_every_command_disarms_hooks_monitors_and_ext(tmp_path: Path) -> None:
     program(tmp_path / "bin", 'printf "%s\\n" "$@"')
     said = git.run("status", "-z").text.split("\n")

@@ -76,6 +76,12 @@ def test_a_fleet_in_json(tmp_path: Path) -> None:
         }.items()]  # fmt: skip
         values += [("show", said(it, "show", firings[2]["firing"], "--json"))]
         values += [("why", said(it, "why", subject, "--json")) for subject in ("bosun", "acme/api#1", landed)]
+        git("--git-dir", it.world.bare, "update-ref", "refs/watchbill/claims/9", "main")  # makes no sense as a claim
+        values += [("claims", said(it, "claims", "--json")), ("labels", said(it, "labels", "--json"))]
+        values += [("history", said(it, "claims", f"acme/api#{number}", "--json")) for number in (1, 9)]
+    values += [(kind, said(it, *argv, "--json")) for kind, argv in {  # the forge has ended
+        "claims": ("claims",), "history": ("claims", "acme/api#1"), "labels": ("labels",), "why": ("why", "acme/api#1"),
+    }.items()]  # fmt: skip
     values += [("firing", one) for one in firings] + [("plan", first)]
     assert [line for kind, value in values for line in differences(kind, value, kind)] == []
 

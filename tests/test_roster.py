@@ -120,6 +120,8 @@ check_timeout = "2m"
 protected = ["deploy/"]
 [repo."acme/web"]
 remote = "git@github.com:acme/web.git"
+claims = "refs/heads"
+pushes_per_minute = 30
 [isolation]
 rw = ["/var/cache/pip", "~/.cache"]
 """)
@@ -134,7 +136,10 @@ rw = ["/var/cache/pip", "~/.cache"]
     assert fleet.engines["acme.engine"] == {"whatever": 1.5}
     assert fleet.repos["acme/api"] == compiled.Repo(
         "acme/api", str(home / "remotes/api.git"), ("make test",), 120, ("deploy/",))  # fmt: skip
-    assert fleet.repos["acme/web"].remote == "git@github.com:acme/web.git"
+    web = fleet.repos["acme/web"]
+    assert (web.remote, web.claims, web.pushes_per_minute) == ("git@github.com:acme/web.git", "refs/heads", 30)
+    api = fleet.repos["acme/api"]
+    assert (api.claims, api.pushes_per_minute) == ("refs/watchbill", 6)
     assert fleet.isolation_rw == ("/var/cache/pip", os.path.expanduser("~/.cache"))
     bosun = roster.agents["bosun"]
     assert (bosun.schedule, bosun.takes, bosun.timeout_s) == ("daily 9:00,17:30", "go", 90)
@@ -209,6 +214,10 @@ FLEET_MISTAKES = [
     (FLEET + '[repo."acme/api"]\nchecks = [1]\n', 'fleet.toml:4: repo."acme/api".checks[0]: must be text, not \'1\''),
     (FLEET + '[repo."acme/api"]\nremote = "https://u:p@h/x"\n', 'fleet.toml:4: repo."acme/api".remote: a remote carries no'),
     (FLEET + '[repo."acme/api"]\nremote = "ext::sh -c x"\n', "is no remote; right would be"),
+    (FLEET + '[repo."acme/api"]\nclaims = "ref/heads"\n', "fleet.toml:4: repo.\"acme/api\".claims: 'ref/heads' is no place for"
+     " claim refs (did you mean 'refs/heads'?)"),
+    (FLEET + '[repo."acme/api"]\npushes_per_minute = 0\n', 'fleet.toml:4: repo."acme/api".pushes_per_minute: must be a whole number'),
+    (FLEET + '[repo."acme/api"]\npushes_per_minute = 6000\n', "must be at most 600, not 6000; GitHub recommends 6"),
     (FLEET + '[isolation]\nrw = ["cache"]\n', "fleet.toml:4: isolation.rw[0]: 'cache' must be an absolute path"),
     (FLEET + "[fleet\n", "fleet.toml:3: is not TOML: "),
     (FLEET + 'x = "\n', "fleet.toml:3: is not TOML: "),

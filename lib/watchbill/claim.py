@@ -6,11 +6,12 @@ import os
 from typing import Any
 
 from watchbill import effects, lifecycle, poll, render
-from watchbill.claims.record import ClaimRecord, Unreadable
+from watchbill.claims import rules
+from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Verdict
-from watchbill.forge.base import ForgeError, Unknown
+from watchbill.forge.base import ForgeError, Issue, Unknown
 from watchbill.git import GitError
-from watchbill.ledger import claims, reservations
+from watchbill.ledger import attempts, claims, reservations
 from watchbill.ledger.decisions import Decision
 from watchbill.live import Claim, Firing, Target
 from watchbill.money import UNITS
@@ -24,14 +25,21 @@ MOST = 3
 def take(f: Firing, reserved: Reserved) -> Claim | None:
     """Own the issue, or lose it to another: then one transaction closes claim row and reservation."""
     target = reserved.target
-    refs = f.ports.claim_refs(target.repo)
-    ref = refs.ref(target.issue.number)
+    session = f.ports.claim_refs(target.repo)
+    ref = session.ref(target.issue.number)
+
+    swept = _rejected_work(f, target)
 
     def swap() -> effects.Receipt:
-        return told(refs.swap(Move(ref, target.tip or "", reserved.intended)), reserved.intended)
+        first = Move(ref, target.tip or "", reserved.intended)
+        verdict = session.swap(first, *swept)
+        if swept and verdict.kind in ("moved", "refused"):
+            f.note("an earlier work branch stays where it is", reason=verdict.reason)
+            verdict = session.swap(first)
+        return told(verdict, reserved.intended)
 
     def look() -> effects.Receipt | None:
-        ours = refs.read(target.issue.number).tip == reserved.intended
+        ours = session.read(target.issue.number).tip == reserved.intended
         return {"verdict": "ok", "reason": "", "tip": reserved.intended} if ours else None
 
     # Two firings that want the same generation are two effects: the swap decides between them, not the key.
@@ -39,6 +47,10 @@ def take(f: Firing, reserved: Reserved) -> Claim | None:
     if receipt["verdict"] == "ok":
         with f.ledger.transaction(durable=True):
             claims.win(f.ledger, f.id, target.repo_id, target.issue.number, reserved.intended, f.now)
+            if target.attempt == 1:  # a person's new word begins with every try
+                attempts.clear(f.ledger, f.agent.role, f"{target.repo_id}#{target.issue.number}")
+        if swept:
+            target = target._replace(branch_tip=None, wip_tip=None)
         f.claim = Claim(target, reserved.record, reserved.intended)
         f.renewed()
         project(f, f.claim, "active")
@@ -54,6 +66,27 @@ def told(verdict: Verdict, tip: str) -> effects.Receipt:
     if verdict.kind == "unknown":
         raise Unknown(f"the remote did not say what became of a push: {verdict.reason}")
     return {"verdict": verdict.kind, "reason": verdict.reason, "tip": tip}
+
+
+def _rejected_work(f: Firing, target: Target) -> tuple[Move, ...]:
+    """What an earlier generation left on the work branch goes aside in the push that begins the next: its pull request
+    can then not be opened again beside the new one."""
+    if target.previous is None or not rules.begins_anew(target.previous):
+        return ()
+    return aside(f, Claim(target, target.previous, target.tip or ""), target.branch_tip, target.wip_tip)
+
+
+def aside(f: Firing, owned: Claim, branch_tip: str | None, wip_tip: str | None) -> tuple[Move, ...]:
+    """Further moves that put a generation's work out of the way, kept, so that nobody opens it who wakes up late."""
+    session, record = f.ports.claim_refs(owned.target.repo), owned.record
+    places = ((session.branch_ref(record.number), branch_tip), (session.wip_ref(record.number), wip_tip))
+    there = [(ref, tip) for ref, tip in places if tip]
+    if not there:
+        return ()
+    ref, tip = there[0]
+    f.ports.mirror(owned.target.repo).have(tip, ref)  # a person may have added to it
+    kept = Move(session.kept_ref(record.number, record.generation), "", tip)
+    return (kept, *(Move(ref, tip, "") for ref, tip in there))
 
 
 def _give_up(f: Firing, target: Target) -> None:
@@ -72,34 +105,41 @@ def refused(receipt: effects.Receipt, what: str) -> Ended:
     return Ended("needs_human", f"the remote refused the {what}: {receipt['reason']}", "push-refused")
 
 
-def next_record(record: ClaimRecord, **changes: Any) -> ClaimRecord:
+def next_record(now: float, record: ClaimRecord, **changes: Any) -> ClaimRecord:
     """What the next commit of the same generation says; `move` gives it its place in the sequence."""
-    return record._replace(nonce=os.urandom(8).hex(), **changes)
+    return record._replace(nonce=os.urandom(8).hex(), issued=int(now), **changes)
 
 
 def move(
-    f: Firing, record: ClaimRecord, *further: Move, head: str | None = None, settling: bool = False
+    f: Firing,
+    record: ClaimRecord,
+    *further: Move,
+    head: str | None = None,
+    settling: bool = False,
+    again: bool = True,
 ) -> effects.Receipt:
     """Advance our own claim to `record`, in one atomic push with `further` refs; the receipt's verdict says what came.
 
-    The intended id is written down before it is pushed.
+    The intended id is written down before it is pushed. `again`: once more when what was in the way was a push of our
+    own that had been given up for lost.
     """
     if claims.unresolved(f.ledger, f.id):
         adopt(f)  # lest the only trace of a push whose answer was lost be written over
     claim = f.claim
     assert claim is not None
     record = record._replace(sequence=claim.record.sequence + 1)
-    refs = f.ports.claim_refs(claim.target.repo)
+    session = f.ports.claim_refs(claim.target.repo)
 
     def push() -> effects.Receipt:
-        intended = refs.write(record, parent=claim.tip, head=head)
+        intended = session.write(record, parent=claim.tip, head=head)
+        f.intended.add(intended)
         with f.ledger.transaction(durable=True):
             if not claims.intend_next(f.ledger, f.id, intended):
                 return {"verdict": "lost", "reason": "the claim is not ours any more", "tip": claim.tip}
-        return told(refs.swap(Move(refs.ref(record.number), claim.tip, intended), *further), intended)
+        return told(session.swap(Move(session.ref(record.number), claim.tip, intended), *further), intended)
 
     def look() -> effects.Receipt | None:
-        row, seen = claims.of_firing(f.ledger, f.id), refs.read(record.number)
+        row, seen = claims.of_firing(f.ledger, f.id), session.read(record.number)
         ours = row is not None and seen.tip == row.intended != claim.tip
         return {"verdict": "ok", "reason": "", "tip": seen.tip} if ours else None
 
@@ -112,25 +152,53 @@ def move(
             claims.advance(f.ledger, f.id, receipt["tip"], record.state)
         f.claim = Claim(claim.target, record, receipt["tip"])
     elif receipt["verdict"] == "lost":
-        with f.ledger.transaction():
-            claims.end(f.ledger, f.id, "superseded", claim.record.state, claim.tip, f.now)
+        there = adopt(f)
+        if claims.still_won(f.ledger, f.id) and there.tip != claim.tip:  # the loser and the winner are both ours
+            return _after_ourselves(f, there, receipt, record, *further, head=head, settling=settling, again=again)
     return receipt
 
 
-def adopt(f: Firing) -> ClaimRecord | Unreadable | None:
-    """Read the claim ref, and take for ours what a push of ours made of it whose answer was lost; what is there now."""
+def _after_ourselves(
+    f: Firing,
+    there: Claim,
+    receipt: effects.Receipt,
+    record: ClaimRecord,
+    *further: Move,
+    head: str | None,
+    settling: bool,
+    again: bool,
+) -> effects.Receipt:
+    """A push of ours that was given up for lost went through late, or another finished our published work for us."""
+    if there.record.state == record.state != "active":
+        return {"verdict": "ok", "reason": "", "tip": there.tip}
+    if there.record.state == "active" and again:
+        return move(f, record, *further, head=head, settling=settling, again=False)
+    return receipt
+
+
+def adopt(f: Firing) -> Claim:
+    """Read the claim ref, and take for ours what a push of ours made of it whose answer was lost; our claim as it is.
+
+    What somebody else made of it is ours only if it brought our own work to its end; else the claim is lost.
+    """
     assert f.claim is not None
-    seen = f.ports.claim_refs(f.claim.target.repo).read(f.claim.record.number)
-    if isinstance(seen.record, ClaimRecord) and seen.tip is not None and ours(seen.record, f.claim.record):
-        f.claim = Claim(f.claim.target, seen.record, seen.tip)
+    seen, row = f.ports.claim_refs(f.claim.target.repo).read(f.claim.record.number), claims.of_firing(f.ledger, f.id)
+    record = seen.record if isinstance(seen.record, ClaimRecord) else None
+    mine = row is not None and seen.tip in {row.intended, row.tip, *f.intended}
+    if record is not None and seen.tip is not None and (mine or finished_for(f.claim.record, record)):
+        f.claim = Claim(f.claim.target, record, seen.tip)
         with f.ledger.transaction():
-            claims.advance(f.ledger, f.id, seen.tip, seen.record.state)
-    return seen.record
+            claims.advance(f.ledger, f.id, seen.tip, record.state)
+    elif seen.tip != f.claim.tip:
+        with f.ledger.transaction():
+            claims.end(f.ledger, f.id, "superseded", f.claim.record.state, f.claim.tip, f.now)
+    return f.claim
 
 
-def ours(found: ClaimRecord, known: ClaimRecord) -> bool:
-    """Whether a record that was found is of the same owner as one we made."""
-    return (found.generation, found.firing) == (known.generation, known.firing)
+def finished_for(ours: ClaimRecord, found: ClaimRecord) -> bool:
+    """Whether somebody else brought our published work to its pull request: our success, whoever wrote it."""
+    same = (found.generation, found.firing, found.head) == (ours.generation, ours.firing, ours.head)
+    return same and ours.head is not None and found.state in ("pr", "done")
 
 
 def over(f: Firing) -> None:
@@ -148,50 +216,83 @@ def renew(f: Firing) -> str | None:
     if f.claim is None or not f.renewal_due():
         return None
     try:
-        receipt = move(f, next_record(f.claim.record), settling=True)
+        receipt = move(f, next_record(f.now, f.claim.record), settling=True)
     except (ForgeError, GitError) as error:
         f.note("the claim could not be renewed now", reason=str(error))
         return None
+    if receipt["verdict"] == "lost":
+        return "lost"
     if receipt["verdict"] == "ok":
         f.renewed()
-    return "lost" if receipt["verdict"] == "lost" else None
+    return _called_off(f, f.claim.target)
 
 
-def project(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> bool:
-    """Show people the truth: the one label and the one comment. False: the forge did not take it, try again later."""
-    target, forge = claim.target, f.ports.forge
-    name, number = target.repo.full_name, target.issue.number
+def _called_off(f: Firing, target: Target) -> str | None:
+    """A person who closed the issue or said no is obeyed within one renewal, before more is spent."""
     try:
-        issue = forge.issues.read(name, number) if settling else target.issue
-        wanted = lifecycle.edit(state, issue.state == "open", frozenset(issue.labels), f.fleet.labels)
+        issue = f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
+    except ForgeError as error:
+        f.note("the issue could not be read now", reason=str(error))
+        return None
+    return None if said_no(f, issue) is None else "called off"
 
-        def label() -> effects.Receipt:
-            if wanted.add:
-                forge.issues.add_labels(name, number, wanted.add)
-            for gone in wanted.remove:
-                forge.issues.remove_label(name, number, gone)
-            return {"added": wanted.add, "removed": wanted.remove}
 
-        effects.perform(
-            f,
-            target,
-            f"label {state}",
-            {"add": wanted.add, "remove": wanted.remove},
-            label,
-            settling=settling,
-        )
-        comment(f, claim, state, settling=settling)
+def said_no(f: Firing, issue: Issue) -> Ended | None:
+    """A person who closed the issue or labelled it do-not-pickup, as the end of a firing that was at work on it."""
+    names = f.fleet.labels
+    if issue.state != "open":
+        return Ended("cancelled", "the issue was closed while it was worked on; the work is kept", "issue-closed")
+    if names.do_not_pickup in issue.labels:
+        return Ended("cancelled", f"the issue was labelled {names.do_not_pickup}; the work is kept", "label-says-no")
+    return None
+
+
+def project(
+    f: Firing, claim: Claim, state: str, *, settling: bool = False, issue: Issue | None = None, why: str = ""
+) -> bool:
+    """Show people the truth: the one label and the one comment. False: the forge did not take it, try again later.
+
+    `issue`: as read a moment ago; `why`: what the comment says beside the firing's own end.
+    """
+    target, forge = claim.target, f.ports.forge
+    try:
+        if issue is None:
+            issue = forge.issues.read(target.repo.full_name, target.issue.number) if settling else target.issue
+        wanted = lifecycle.edit(state, issue.state == "open", frozenset(issue.labels), f.labels_of(claim.record.agent))
+        relabel(f, target, f"label {state}", wanted.add, wanted.remove, settling=settling)
+        comment(f, claim, state, settling=settling, why=why)
     except ForgeError as error:
         f.note("labels and comment not written now", state=state, error=str(error))
         return False
     return True
 
 
-def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> None:
+def relabel(
+    f: Firing, target: Target, kind: str, add: tuple[str, ...], remove: tuple[str, ...], *, settling: bool = False
+) -> None:
+    """Add before remove: a torn edit leaves two labels, which is repaired, and never none."""
+    issues, name, number = f.ports.forge.issues, target.repo.full_name, target.issue.number
+
+    def label() -> effects.Receipt:
+        if add:
+            issues.add_labels(name, number, add)
+        for gone in remove:
+            issues.remove_label(name, number, gone)
+        return {"added": add, "removed": remove}
+
+    effects.perform(f, target, kind, {"add": add, "remove": remove}, label, settling=settling)
+
+
+def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False, why: str = "") -> None:
     """The one comment on the issue, found by our author id and its marker, then edited."""
     target, forge = claim.target, f.ports.forge
     name, number = target.repo.full_name, target.issue.number
-    body = f.redact(render.template("comment.md.j2", f=f, claim=claim, state=state))
+    place = (target.repo_id, number)
+    why = why or f.end_reason
+    most = rules.MOST_TRIES
+    takes = f.labels_of(claim.record.agent).implement
+    said = render.template("comment.md.j2", f=f, record=claim.record, state=state, why=why, most=most, takes=takes)
+    body = f.redact(said)
 
     def ours() -> int | None:
         if not target.issue.comments and state == "active" and target.generation == 1:
@@ -201,16 +302,17 @@ def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False) -> N
         return min(found, default=None)
 
     def write() -> effects.Receipt:
-        known = f.comment_id or ours()
+        known = f.comment_ids.get(place) or ours()
         made = (
             forge.issues.edit_comment(name, known, number, body) if known else forge.issues.comment(name, number, body)
         )
-        f.comment_id = made.id
+        f.comment_ids[place] = made.id
         return {"comment": made.id}
 
     def look() -> effects.Receipt | None:
         found = ours()
-        f.comment_id = found
+        if found is not None:
+            f.comment_ids[place] = found
         return {"comment": found} if found and state == "active" else None
 
     effects.perform(f, target, f"comment {state}", {"state": state}, write, look, settling=settling)

@@ -44,6 +44,12 @@ def freeze(f: Firing, target: Target, tree: Tree) -> Work:
         raise Ended("engine_failed", f"what the engine left cannot be frozen: {error}", "engine-tree") from error
     if frozen == mirror.tree_of(tree.base):
         raise Ended("no_change", "the engine ended well and changed no file", "no-change")
+    return scanned(f, target, tree, frozen)
+
+
+def scanned(f: Firing, target: Target, tree: Tree, frozen: str) -> Work:
+    """A tree as one commit on its base, on record, once nothing in it is held back. Raises Ended (needs_human)."""
+    mirror = f.ports.mirror(target.repo)
     policy = scan.Policy(protected=target.repo.protected)
     changes = mirror.changes(tree.base, frozen, policy)
     diff, added, removed = mirror.diff(tree.base, frozen)
@@ -53,10 +59,15 @@ def freeze(f: Firing, target: Target, tree: Tree) -> Work:
     work = Work(frozen, commit, len(changes), added, removed, digest)
     f.work = work
     f.note("collected", **summary)
-    findings = (*_credentials(f, changes), *scan.findings(changes, policy))
-    if findings:
-        listed = [f"{found.kind} in {found.path}: {found.detail}" for found in findings]
-        evidence.keep(f, "scan", "\n".join(listed), {"findings": len(findings), "first": listed[0]})
-        more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
-        raise Ended("needs_human", f"the scan holds the work back: {listed[0]}{more}", f"scan-{findings[0].kind}")
+    listed = findings(f, target, changes)
+    if listed:
+        said = [f"{found.kind} in {found.path}: {found.detail}" for found in listed]
+        evidence.keep(f, "scan", "\n".join(said), {"findings": len(said), "first": said[0]})
+        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        raise Ended("needs_human", f"the scan holds the work back: {said[0]}{more}", f"scan-{listed[0].kind}")
     return work
+
+
+def findings(f: Firing, target: Target, changes: list[scan.Change]) -> list[scan.Finding]:
+    """What may not leave this host."""
+    return [*_credentials(f, changes), *scan.findings(changes, scan.Policy(protected=target.repo.protected))]

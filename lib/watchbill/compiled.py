@@ -61,6 +61,8 @@ class Repo(NamedTuple):
     checks: tuple[str, ...]  # shell commands, run in order; empty: pull requests are drafts, marked unverified
     check_timeout_s: int
     protected: tuple[str, ...]  # fnmatch patterns an agent may not touch, beyond the built-in ones
+    claims: str = "refs/watchbill"  # where claim refs are: there, or below refs/heads; the same on every host
+    pushes_per_minute: int = 6  # of this host, all processes together; what GitHub recommends for a repository
 
 
 class Claims(NamedTuple):

@@ -93,7 +93,5 @@ def allowed(f: Firing, target: Target) -> None:
     hold = f.held(target)
     if hold is not None:
         raise Ended("held", f"{hold.kind} by {hold.author}: {hold.reason}", f"held-{hold.kind.replace('_', '-')}")
-    if f.claim is not None:
-        row = claims.of_firing(f.ledger, f.id)
-        if row is None or row.state != "won":
-            raise Ended("lost", "the claim is not ours any more; no further effect", "claim-superseded")
+    if f.claim is not None and not claims.still_won(f.ledger, f.id):
+        raise Ended("lost", "the claim is not ours any more; no further effect", "claim-superseded")

@@ -136,6 +136,8 @@ def _ended(f: Firing, result: Result) -> Ended:
         return Ended("held", hold.reason if hold else "a hold was set while the engine ran", "held-while-running")
     if result.stopped_by == "lost":
         return Ended("lost", "the claim was lost while the engine ran; it was stopped, the work is kept", "claim-lost")
+    if result.stopped_by == "called off":
+        return called_off(f)
     name = str(f.agent.engine["use"])
     if result.verdict == "rate_limited":
         until = min(result.until or f.now + _UNKNOWN_RESET_S, f.now + _LONGEST_HOLD_S)
@@ -149,6 +151,12 @@ def _ended(f: Firing, result: Result) -> Ended:
     if result.exit_status is not None and result.verdict == "crash":
         why += f", exit status {result.exit_status}"
     return Ended("engine_failed", why, f"engine-{result.verdict.replace('_', '-')}")
+
+
+def called_off(f: Firing) -> Ended:
+    """A person closed the issue, or said no, while something ran; which of the two is read again."""
+    issue = f.ports.forge.issues.read(f.target.repo.full_name, f.target.issue.number)
+    return claim.said_no(f, issue) or Ended("cancelled", "a person had called it off for a moment", "called-off")
 
 
 def hold_engine(f: Firing, kind: str, reason: str, until: int | None) -> None:

@@ -6,11 +6,12 @@ that already exist for its branch.
 
 from __future__ import annotations
 
-from watchbill import admit, poll
+from watchbill import admit, mend, poll
 from watchbill.claims import rules
 from watchbill.claims.refs import Seen
+from watchbill.compiled import Repo
 from watchbill.forge.base import Issue, LabelEvent, NotFound
-from watchbill.ledger import claims, firings, polls, sightings
+from watchbill.ledger import claims, firings, polls
 from watchbill.ledger.attempts import get as attempts_of
 from watchbill.ledger.decisions import Decision
 from watchbill.live import Firing, Target
@@ -22,7 +23,7 @@ MOST = 10
 _EXAMINED_S = 120
 
 
-class _Not(Exception):
+class Not(Exception):
     """This issue is not to be claimed now."""
 
     def __init__(self, id: str, text: str) -> None:
@@ -36,8 +37,8 @@ def target(f: Firing, listed: Listed) -> Target | None:
         return None
     subject = f"{listed.repo}#{listed.number}"
     try:
-        found = _terms(f, listed)
-    except _Not as no:
+        found = terms(f, listed)
+    except Not as no:
         _let_go(f, listed)
         winner = _winner_meanwhile(f, listed)
         lost = Decision("examine", subject, "lost", "taken-meanwhile", winner or "")
@@ -49,23 +50,24 @@ def target(f: Firing, listed: Listed) -> Target | None:
     return found
 
 
-def _terms(f: Firing, listed: Listed) -> Target:
+def terms(f: Firing, listed: Listed) -> Target:
+    """The terms on which it may be claimed now, read by number; raises Not."""
     repo = f.fleet.repos[listed.repo]
     issue = _read(f, listed)
     events = f.ports.forge.issues.label_events(listed.repo, issue.number)
     event = _authorised(f, listed.repo, issue, events)
     seen = f.ports.claim_refs(repo).read(issue.number)
     start = _start(f, listed, seen, event)
-    before = seen.record.head if isinstance(seen.record, rules.ClaimRecord) else None
-    if seen.branch_tip not in (None, before):
-        raise _Not("branch-in-the-way", f"{rules.work_branch(issue.number)} holds commits that are not ours; rename it")
+    if not _branch_is_ours(f, repo, issue.number, seen):
+        raise Not("branch-in-the-way", f"{rules.work_branch(issue.number)} holds commits that are not ours; rename it")
     pulls = f.ports.forge.pulls.by_head(listed.repo, rules.work_branch(issue.number))
     for pull in pulls:
         if pull.state == "open":
-            raise _Not("pull-request-open", f"pull request #{pull.number} for it is open")
+            raise Not("pull-request-open", f"pull request #{pull.number} for it is open")
     admitted, left_out = _admitted(f, listed.repo, issue)
     default_branch = polls.get(f.ledger, query(listed.repo, f.agent.takes)).body["default_branch"]
     digest = poll.digest(issue)
+    anew = isinstance(seen.record, rules.ClaimRecord) and rules.begins_anew(seen.record)
     tried = attempts_of(f.ledger, f.agent.role, f"{listed.repo_id}#{issue.number}", digest)
     return Target(
         repo=repo,
@@ -82,11 +84,12 @@ def _terms(f: Firing, listed: Listed) -> Target:
         # not pass for this person's later word.
         label_event=max(start.label_event, *(e.id for e in events if e.label == f.agent.takes and e.added)),
         labelled_by=event.actor.login,
-        attempt=tried.tries + 1,
+        attempt=1 if anew else max(tried.tries, _tried_elsewhere(f, seen)) + 1,
         pr_floor=max((pull.number for pull in pulls), default=0),
         branch=rules.work_branch(issue.number),
         base=f.ports.mirror(repo).refresh(default_branch),
         branch_tip=seen.branch_tip,
+        wip_tip=seen.wip_tip,
         fixes_base=f.fleet.labels.fixes_base in issue.labels,
     )
 
@@ -96,24 +99,24 @@ def _read(f: Firing, listed: Listed) -> Issue:
     try:
         issue = f.ports.forge.issues.read(listed.repo, listed.number)
     except NotFound as gone:
-        raise _Not("issue-gone", str(gone)) from gone
+        raise Not("issue-gone", str(gone)) from gone
     names = f.fleet.labels
     for label in (names.do_not_pickup, names.plan_pending):
         if label in issue.labels:
-            raise _Not("label-says-no", f"labelled {label}")
+            raise Not("label-says-no", f"labelled {label}")
     if issue.state != "open" or f.agent.takes not in issue.labels:
-        raise _Not("moved-on", f"it is {issue.state} and labelled {', '.join(issue.labels) or 'nothing'}")
+        raise Not("moved-on", f"it is {issue.state} and labelled {', '.join(issue.labels) or 'nothing'}")
     return issue
 
 
 def _authorised(f: Firing, repo: str, issue: Issue, events: tuple[LabelEvent, ...]) -> LabelEvent:
     """The label event that puts this issue up for claiming."""
-    event = _last_word(f, events)
+    event = rules.last_word(events, f.agent.takes, poll.myself(f))
     if event is None:
-        raise _Not("label-without-event", f"nobody is on record as putting {f.agent.takes} there")
+        raise Not("label-without-event", f"nobody is on record as putting {f.agent.takes} there")
     refusal = admit.eligible(issue, event, _permission(f, repo, event), admit.policy(f.fleet.trust))
     if refusal is not None:
-        raise _Not(*refusal)
+        raise Not(*refusal)
     return event
 
 
@@ -130,11 +133,27 @@ def _permission(f: Firing, repo: str, event: LabelEvent) -> str:
 def _start(f: Firing, listed: Listed, seen: Seen, event: LabelEvent) -> rules.Start:
     """The generation that may begin."""
     known = claims.last_won(f.ledger, listed.repo_id, listed.number)
-    takeover = _takeover(f, listed.repo_id, listed.number, seen)
+    takeover = mend.takeover(f, listed.repo_id, listed.number, seen)
     start = rules.may_start(seen.record, event.id, takeover, known.generation if known else 0)
     if isinstance(start, rules.Refusal):
-        raise _Not(start.reason_id, start.text)
+        raise Not(start.reason_id, start.text)
     return start
+
+
+def _branch_is_ours(f: Firing, repo: Repo, number: int, seen: Seen) -> bool:
+    """Whether the work branch, if it is there, holds what a generation of ours published."""
+    if seen.branch_tip is None or (isinstance(seen.record, rules.ClaimRecord) and seen.branch_tip == seen.record.head):
+        return True
+    history = f.ports.claim_refs(repo).history(number) if seen.tip else []
+    return any(isinstance(r, rules.ClaimRecord) and r.head == seen.branch_tip for _, r in history)
+
+
+def _tried_elsewhere(f: Firing, seen: Seen) -> int:
+    """What another host's record says of tries on the same person's word; this host's own are in its ledger."""
+    record = seen.record
+    if not isinstance(record, rules.ClaimRecord) or record.host == f.row.host:
+        return 0
+    return record.attempt if rules.phase(record) in ("active", "released(retry)") else 0
 
 
 def _ours_to_examine(f: Firing, listed: Listed) -> bool:
@@ -175,35 +194,6 @@ def _winner_meanwhile(f: Firing, listed: Listed) -> str | None:
     owner = firings.get(f.ledger, last.firing)
     who = f"{owner.agent} (firing {last.firing})" if owner else f"firing {last.firing}"
     return f"{who} claimed it first, as generation {last.generation}"
-
-
-def _last_word(f: Firing, events: tuple[LabelEvent, ...]) -> LabelEvent | None:
-    """The newest time that somebody else than our bot put the label on; None when somebody else took it off since.
-
-    Our own edits are projections: a label that we put back after a failed try stands on the word of whoever put it
-    there first. Where we act in a person's name (`auth = "gh"`), what this person did counts as a person's.
-    """
-    me = poll.myself(f)
-    for event in reversed(events):
-        if event.label != f.agent.takes or (event.actor.id == me.id and me.kind != "User"):
-            continue
-        return event if event.added else None
-    return None
-
-
-def _takeover(f: Firing, repo_id: int, number: int, seen: Seen) -> rules.Takeover:
-    """What this host knows about the owner of an active claim: dead here, or unchanged for how long."""
-    if seen.tip is None or not isinstance(seen.record, rules.ClaimRecord):
-        return rules.Takeover(False, 0.0, f.fleet.claims.grace_s)
-    ours = claims.last_won(f.ledger, repo_id, number)
-    dead_here = (
-        seen.record.host == f.row.host
-        and ours is not None
-        and ours.firing == seen.record.firing
-        and ours.state not in ("intended", "won")
-    )
-    unchanged = sightings.unchanged_s(f.ledger, repo_id, number, seen.tip, f.ports.clock.elapsed(), f.row.boot)
-    return rules.Takeover(dead_here, unchanged, f.fleet.claims.grace_s)
 
 
 def _admitted(f: Firing, repo: str, issue: Issue) -> tuple[tuple[admit.Section, ...], tuple[str, ...]]:

@@ -6,6 +6,8 @@ firing, what it owns is settled, told and tidied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from watchbill import (
     brief,
     claim,
@@ -20,6 +22,7 @@ from watchbill import (
     report,
     reserve,
     settle,
+    sweep,
     tidy,
     verify,
     worktree,
@@ -56,6 +59,18 @@ def fire(f: Firing) -> Ending:
     return end
 
 
+def sweep_up(f: Firing) -> Ending:
+    """One firing of a role that owns nothing: it puts right what others left."""
+    try:
+        f.step("repair", settle.the_dead, f)
+        end = f.step("sweep", sweep.everything, f)
+    except Exception as error:
+        end = ending.of(f, error)
+    end = f.step("settle", settle.close, f, end)
+    f.step("report", report.tell, f, end)
+    return end
+
+
 def rehearse(f: Firing) -> Ending:
     """`--dry-run`: the real path up to the first effect, which is named and not made."""
     try:
@@ -89,6 +104,10 @@ def take_one(f: Firing) -> Claim:
     raise ending.nothing_taken(f, seen)
 
 
+#: role -> its story.
+STORIES: dict[str, Callable[[Firing], Ending]] = {"implement": fire, "sweep": sweep_up}
+
+
 def main(woken: Woken, roster: Compiled, agent: Agent) -> int:
     """Go on from `wake`: hold this agent's lock, begin the row, tell the story; the exit status."""
     try:
@@ -101,7 +120,8 @@ def main(woken: Woken, roster: Compiled, agent: Agent) -> int:
             f = Firing(woken.row, agent, roster, ports, woken.options, woken.started_ms)
             f.heed_signals()
             try:
-                return (rehearse(f) if woken.options.dry_run else fire(f)).exit
+                story = rehearse if woken.options.dry_run else STORIES[agent.role]
+                return story(f).exit
             finally:
                 ports.close()
                 woken.ledger.close()

@@ -27,7 +27,9 @@ _ALWAYS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "mai
            "credential.helper=", "submodule.recurse=false")  # fmt: skip
 _PROXY = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 #: What a child may know of the operator's environment.
-_PASSED = ("PATH", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", *_PROXY)
+_PASSED = ("PATH", "LANG", "TMPDIR", *_PROXY)
+#: Certificates to trust, in git's words and in everybody else's, which git over GnuTLS does not know.
+_CERTIFICATES = {"GIT_SSL_CAINFO": "SSL_CERT_FILE", "GIT_SSL_CAPATH": "SSL_CERT_DIR"}
 #: For ssh remotes only. HOME too: elsewhere git would read `~/.config/git/ignore`, and curl `~/.netrc`.
 _PASSED_TO_SSH = ("HOME", "SSH_AUTH_SOCK", "USER", "LOGNAME")
 _FIXED = {
@@ -203,6 +205,9 @@ def _environment(remote: Remote | None) -> dict[str, str]:
     names = _PASSED + (_PASSED_TO_SSH if ssh else ())
     given = {"PATH": os.defpath, "HOME": "/nonexistent"}
     given |= {name: os.environ[name] for name in names if name in os.environ} | _FIXED
+    for name, usual in _CERTIFICATES.items():
+        if path := os.environ.get(name) or os.environ.get(usual):
+            given[name] = path
     given["GIT_ALLOW_PROTOCOL"] = os.environ.get("GIT_ALLOW_PROTOCOL", _PROTOCOLS)
     if ssh:
         given["GIT_SSH_COMMAND"] = "ssh -o BatchMode=yes"
@@ -224,6 +229,15 @@ def _checked(url: str) -> str:
     if not url.startswith("/") and ":" not in url:
         raise Fixable("WB-GIT-02", f"remote {url!r} is a relative path", fix="write it as an absolute path")
     return url
+
+
+def is_local(url: str) -> bool:
+    """Is the remote on this host: a path, or an address of the loopback interface?"""
+    scheme, there, _ = url.partition("://")
+    if url.startswith("/") or scheme == "file":
+        return True
+    host = (urlsplit(url).hostname or "") if there else url.partition(":")[0].rpartition("@")[2]
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]+){3}", host) is not None
 
 
 def _words(raw: bytes) -> str:
@@ -267,6 +281,15 @@ def message_of(git_dir: str, commit: str) -> bytes:
     return run("cat-file", "commit", commit, git_dir=git_dir).stdout.partition(b"\n\n")[2]
 
 
+def messages(git_dir: str, ids: Iterable[str], most_bytes: int = 1 << 20) -> dict[str, bytes]:
+    """Commit -> its message, of those ids that are commits here, of at most `most_bytes` each; two processes."""
+    asked = "".join(f"{sha}\n" for sha in ids).encode()
+    rows = run("cat-file", "--batch-check", git_dir=git_dir, stdin=asked).text.splitlines() if asked else []
+    facts = [row.split(" ") for row in rows]
+    small = [row[0] for row in facts if row[1] == "commit" and int(row[2]) <= most_bytes]
+    return {sha: raw.partition(b"\n\n")[2] for sha, raw in _contents(git_dir, small).items()}
+
+
 def refs(git_dir: str, prefix: str) -> dict[str, str]:
     """Every ref below `prefix`, a full name that ends at a slash."""
     lines = run("for-each-ref", "--format=%(objectname) %(refname)", prefix, git_dir=git_dir).text.splitlines()
@@ -303,9 +326,14 @@ def sizes(git_dir: str, ids: Iterable[str]) -> dict[str, int]:
 def blobs(git_dir: str, ids: Iterable[str], most_bytes: int) -> dict[str, bytes]:
     """The contents of objects that are there and hold at most `most_bytes` each."""
     small = [sha for sha, size in sizes(git_dir, ids).items() if size <= most_bytes]
-    if not small:
+    return _contents(git_dir, small)
+
+
+def _contents(git_dir: str, ids: Sequence[str]) -> dict[str, bytes]:
+    """Objects that are there, byte for byte."""
+    if not ids:
         return {}
-    raw = run("cat-file", "--batch", git_dir=git_dir, stdin="".join(f"{sha}\n" for sha in small).encode()).stdout
+    raw = run("cat-file", "--batch", git_dir=git_dir, stdin="".join(f"{sha}\n" for sha in ids).encode()).stdout
     found, at = {}, 0
     while at < len(raw):
         end = raw.index(b"\n", at)

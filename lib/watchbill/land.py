@@ -2,19 +2,21 @@
 
 The fence: the work branch and the claim move in one atomic push, each with its explicit expected value. A firing that
 froze here and woke after a takeover lands nothing. From that push on the work is committed: anybody can roll it
-forward from the claim's record without running the agent again, which is what `settle` does for a dead firing.
+forward from the claim's record without running the agent again, which is what `mend` does.
 """
 
 from __future__ import annotations
 
-from watchbill import claim, effects, render
+from watchbill import claim, collect, effects, render, verify
 from watchbill.claims import rules
 from watchbill.claims.refs import Move
-from watchbill.forge.base import ForgeError, Issue, Refused, Unreachable
+from watchbill.forge.base import ForgeError, Issue, Pull, Refused, Unreachable
 from watchbill.ledger import firings
-from watchbill.live import Firing, Target, Work
+from watchbill.live import Claim, Firing, Target, Work
 from watchbill.outcomes import Ended, Ending
 
+#: The kind of the effect that opens the pull request.
+PULL = "pull request"
 _PAUSES_S = (1.0, 4.0, 15.0)
 
 
@@ -22,48 +24,80 @@ def publish(f: Firing, work: Work) -> Ending:
     """Push the work, open the pull request, finish the claim."""
     _still_wanted(f)
     _push(f, work)
-    pull = open_pull(f)
-    finish(f, pull)
-    return Ending("pull_request", f"pull request #{pull} opened", "landed")
+    issue = _still_wanted(f)
+    assert f.claim is not None
+    finish(f, open_pull(f, f.claim), issue)
+    return Ending("pull_request", f"pull request #{f.pull} opened", "landed")
 
 
-def roll_forward(f: Firing) -> None:
-    """A dead firing published its work: open its pull request and finish, without running anything again."""
-    f.published = True
-    finish(f, open_pull(f))
-
-
-def _still_wanted(f: Firing) -> None:
+def _still_wanted(f: Firing) -> Issue:
     """A person who closed the issue or labelled it do-not-pickup while we worked is obeyed; read by number."""
     assert f.claim is not None
-    target = f.claim.target
-    issue = _read_patiently(f, target)
-    if issue.state != "open":
-        raise Ended("cancelled", "the issue was closed while it was worked on; the work is kept", "issue-closed")
-    if f.fleet.labels.do_not_pickup in issue.labels:
-        raise Ended(
-            "cancelled", f"the issue was labelled {f.fleet.labels.do_not_pickup}; the work is kept", "label-says-no"
-        )
+    issue = _read_patiently(f, f.claim.target)
+    no = claim.said_no(f, issue)
+    if no is not None:
+        raise no
+    return issue
 
 
 def _push(f: Firing, work: Work) -> None:
+    """The fenced push. A person who pushed to the branch meanwhile is not overwritten: once, we go on top of them."""
+    receipt = _pushed(f, work)
+    if receipt["verdict"] == "moved":
+        receipt = _pushed(f, _on_top_of_theirs(f, work))
+    if receipt["verdict"] == "lost":
+        raise Ended("lost", "another owner took the issue over; nothing landed, the work is kept", "fenced-off")
+    if receipt["verdict"] == "moved":
+        raise _branch_moved(f, "pushed again")
+    if receipt["verdict"] != "ok":
+        raise claim.refused(receipt, "publishing push")
+    f.published = True
+
+
+def _pushed(f: Firing, work: Work) -> effects.Receipt:
     assert f.claim is not None
     target, held = f.claim.target, f.claim
     title, body = render.pull_request(f, held)
     record = claim.next_record(
-        held.record, state="published", head=work.commit, title=title, body=body, spent=held.record.spent + f.cost_micro
+        f.now,
+        held.record,
+        state="published",
+        head=work.commit,
+        title=title,
+        body=body,
+        spent=held.record.spent + f.cost_micro,
     )
-    branch = Move(f"refs/heads/{target.branch}", target.branch_tip or "", work.commit)
-    receipt = claim.move(f, record, branch, head=work.commit)
-    if receipt["verdict"] == "lost":
-        raise Ended("lost", "another owner took the issue over; nothing landed, the work is kept", "fenced-off")
-    if receipt["verdict"] == "moved":
-        raise Ended(
-            "needs_human", f"somebody pushed to {target.branch}; nothing landed, the work is kept", "branch-moved"
-        )
-    if receipt["verdict"] != "ok":
-        raise claim.refused(receipt, "publishing push")
-    f.published = True
+    session = f.ports.claim_refs(target.repo)
+    moves = [Move(session.branch_ref(record.number), target.branch_tip or "", work.commit)]
+    if target.wip_tip:  # it has become this work
+        moves.append(Move(session.wip_ref(record.number), target.wip_tip, ""))
+    return claim.move(f, record, *moves, head=work.commit)
+
+
+def _on_top_of_theirs(f: Firing, work: Work) -> Work:
+    """The work once more, on what a person pushed to its branch: scanned and checked like the first."""
+    assert f.claim is not None
+    assert f.tree is not None
+    target = f.claim.target
+    mirror = f.ports.mirror(target.repo)
+    theirs = f.ports.claim_refs(target.repo).read(target.issue.number).branch_tip
+    if theirs is None:
+        raise _branch_moved(f, "deleted")
+    mirror.have(theirs, f"refs/heads/{target.branch}")
+    tree = mirror.merge(theirs, work.commit)
+    if tree is None:
+        raise _branch_moved(f, "pushed what conflicts with the work")
+    f.say(f"somebody pushed to {target.branch}: the work goes on top of {theirs[:12]}")
+    f.claim = f.claim._replace(target=target._replace(branch_tip=theirs))
+    moved = f.tree._replace(base=theirs)
+    again = collect.scanned(f, target, moved, tree)
+    verify.work(f, target, moved, again, place="verify-again")
+    return again
+
+
+def _branch_moved(f: Firing, how: str) -> Ended:
+    branch = f.target.branch
+    return Ended("needs_human", f"somebody {how}: {branch} is theirs; nothing landed, the work is kept", "branch-moved")
 
 
 def _read_patiently(f: Firing, target: Target) -> Issue:
@@ -79,10 +113,9 @@ def _read_patiently(f: Firing, target: Target) -> Issue:
     return f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
 
 
-def open_pull(f: Firing) -> int:
+def open_pull(f: Firing, owned: Claim) -> int:
     """Exactly one: looked up first, created once, and whatever a lost answer or a 422 hides is adopted."""
-    assert f.claim is not None
-    target, record, pulls = f.claim.target, f.claim.record, f.ports.forge.pulls
+    target, record, pulls = owned.target, owned.record, f.ports.forge.pulls
     name = target.repo.full_name
     assert record.title is not None
     assert record.head is not None
@@ -98,45 +131,53 @@ def open_pull(f: Firing) -> int:
         if found is not None:
             return found
         try:
-            made = pulls.create(
-                name,
-                head=target.branch,
-                base=target.default_branch,
-                title=record.title or "",
-                body=record.body or "",
-                draft=not target.repo.checks,
-            )
+            return {"number": asked(target.default_branch).number}
         except Refused as refused:
             found = ours()
-            if found is None:
+            if found is not None:
+                return found
+            renamed = f.ports.forge.repository.facts(name).default_branch
+            if renamed == target.default_branch:
                 raise refused
-            return found
-        return {"number": made.number}
+            return {"number": asked(renamed).number}
 
-    receipt = effects.perform(f, target, "pull request", {"head": record.head}, create, ours)
+    def asked(base: str) -> Pull:
+        return pulls.create(
+            name,
+            head=target.branch,
+            base=base,
+            title=record.title or "",
+            body=record.body or "",
+            draft=not target.repo.checks,
+        )
+
+    receipt = effects.perform(f, target, PULL, {"head": record.head}, create, ours)
     f.pull = int(receipt["number"])
     with f.ledger.transaction():
-        firings.opened(f.ledger, f.id, f.pull)
+        firings.opened(f.ledger, record.firing, f.pull)
     return f.pull
 
 
-def finish(f: Firing, pull: int) -> None:
+def finish(f: Firing, pull: int, issue: Issue) -> None:
     """own tip -> pr; then the labels. Work that has its pull request is never undone by what fails here."""
     assert f.claim is not None
-    target = f.claim.target
-    name = target.repo.full_name
+    mark(f, f.claim.target, pull)
+    record = claim.next_record(f.now, f.claim.record, state="pr", pr=pull, outcome="pull_request")
+    moved = claim.move(f, record, head=record.head, settling=True)
+    if moved["verdict"] == "ok" and claim.project(f, f.claim, "pr", settling=True, issue=issue):
+        claim.over(f)
+    else:
+        f.note("not finished; the next firing of this host does it", verdict=moved["verdict"])
+
+
+def mark(f: Firing, target: Target, pull: int) -> None:
+    """Our label on the pull request; that it cannot be put there stops nothing."""
 
     def authored() -> effects.Receipt:
-        f.ports.forge.issues.add_labels(name, pull, (f.fleet.labels.authored,))
+        f.ports.forge.issues.add_labels(target.repo.full_name, pull, (f.fleet.labels.authored,))
         return {"label": f.fleet.labels.authored}
 
     try:
         effects.perform(f, target, "label pull request", {"pull": pull}, authored, settling=True)
     except ForgeError as error:
         f.note("the pull request could not be labelled", error=str(error))
-    record = claim.next_record(f.claim.record, state="pr", pr=pull, outcome="pull_request")
-    moved = claim.move(f, record, head=record.head, settling=True)
-    if moved["verdict"] == "ok" and claim.project(f, f.claim, "pr", settling=True):
-        claim.over(f)
-    else:
-        f.note("not finished; the next firing of this host does it", verdict=moved["verdict"])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from watchbill import holds, scan
 from watchbill.admit import Section
 from watchbill.claims.record import ClaimRecord
-from watchbill.compiled import Agent, Compiled, Repo
+from watchbill.compiled import Agent, Compiled, Labels, Repo
 from watchbill.engines.base import Result
 from watchbill.forge.base import Issue
 from watchbill.ledger import decisions, steps
@@ -57,6 +57,7 @@ class Target(NamedTuple):
     branch: str  # watchbill/issue-N
     base: str  # the default branch when the generation begins
     branch_tip: str | None  # the work branch as recorded at claim; moved only by our own pushes
+    wip_tip: str | None  # what a stopped firing had done so far, as recorded at claim
     fixes_base: bool
 
 
@@ -118,6 +119,7 @@ class Firing:
         self.started_ms = started_ms
         self.id = row.id
         self.claim: Claim | None = None
+        self.intended: set[str] = set()  # every claim commit this firing meant to push
         self.tree: Tree | None = None
         self.result: Result | None = None
         self.work: Work | None = None
@@ -125,7 +127,9 @@ class Firing:
         self.base_checks: tuple[Check, ...] = ()
         self.pull: int | None = None
         self.kept: str | None = None  # ref of kept work
-        self.comment_id: int | None = None
+        self.kept_commit: str | None = None
+        self.earlier: str | None = None  # work of a stopped firing: "applied" to the worktree, or it "conflicts"
+        self.comment_ids: dict[tuple[int, int], int] = {}  # (repository id, issue) -> our one comment there
         self.engine_started = False
         self.published = False  # the work is on its branch: from here on it is rolled forward, never back
         self.end_reason = ""
@@ -170,6 +174,12 @@ class Firing:
             subjects.update(holds.on_candidate(target.repo.full_name, target.issue.number))
         standing = holds.applying(hold_rows.standing(self.ledger, self.now), subjects)
         return standing[0] if standing else None
+
+    def labels_of(self, agent: str) -> Labels:
+        """The lifecycle's labels for what this agent owns: `implement` is whatever it takes."""
+        owner = self.roster.agents.get(agent)
+        names = self.fleet.labels
+        return names._replace(implement=owner.takes) if owner is not None and owner.takes else names
 
     def renewal_due(self) -> bool:
         return self.ports.clock.elapsed() - self._renewed_at >= self.fleet.claims.renew_s

@@ -315,10 +315,37 @@ class Mirror:
         who = Identity(author, f"{author}@watchbill.invalid")
         return git.commit_tree(self.path, tree, [base], message, who, when)
 
+    def have(self, commit: str, ref: str) -> None:
+        """Have a commit that a ref of the remote leads to; GitError when it does not lead there any more."""
+        self.ensure()
+        if not git.has_commit(self.path, commit):
+            git.fetch(self.path, self.remote, ref)
+            git.rev_parse(self.path, f"{commit}^{{commit}}")
+
+    def merge(self, ours: str, theirs: str) -> str | None:
+        """The tree of both commits' changes since what they have in common; None when they conflict.
+
+        git-merge-tree(1), "--write-tree": exit 1 is a conflict, and nothing in a worktree is touched.
+        """
+        done = git.run("merge-tree", "--write-tree", "--no-messages", ours, theirs, git_dir=self.path, check=False)
+        if done.exit > 1:
+            raise GitError(("merge-tree", ours, theirs), done.exit, done.text, done.stderr)
+        return done.text.splitlines()[0] if done.exit == 0 else None
+
     def keep(self, firing: str, commit: str) -> str:
         """Name a commit so that it stays; the ref."""
         git.update_ref(self.path, KEPT + firing, commit)
         return KEPT + firing
+
+    def kept(self) -> list[str]:
+        """The firings whose work is kept here."""
+        if not os.path.exists(self.path):
+            return []
+        return [ref.removeprefix(KEPT) for ref in git.refs(self.path, KEPT)]
+
+    def forget(self, firing: str) -> None:
+        """Let a firing's kept work go."""
+        git.run("update-ref", "-d", KEPT + firing, git_dir=self.path)
 
 
 def _has_commit(repository: str) -> bool:

@@ -11,7 +11,7 @@ from watchbill.compiled import Repo
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError, Issue, Person, RepositoryFacts
 from watchbill.git import GitError
-from watchbill.ledger import polls
+from watchbill.ledger import polls, sightings
 from watchbill.ledger.polls import Poll
 from watchbill.live import Firing
 
@@ -73,6 +73,7 @@ def _answer(f: Firing, repo: Repo, label: str, known: Poll) -> tuple[str | None,
         listing = f.ports.forge.issues.listed(repo.full_name, label, known.validator if before else None)
         issues = before["issues"] if listing.issues is None and before else [_kept(i) for i in listing.issues or ()]
         claims, base = f.ports.claim_refs(repo).survey(known_facts.default_branch)
+        sightings.observe(f.ledger, known_facts.id, claims, f.ports.clock.elapsed(), f.row.boot)
         body = {
             "repo_id": known_facts.id,
             "default_branch": known_facts.default_branch,

@@ -6,20 +6,26 @@ point where a firing can be killed, delayed or made to wait its turn.
 
 from __future__ import annotations
 
+import functools
 import os
 from functools import cached_property
 
 from watchbill import engines, isolation, secrets
-from watchbill.claims.refs import ClaimRefs
+from watchbill.claims.refs import FALLBACK_NAMESPACE, NAMESPACE, ClaimRefs
 from watchbill.clock import Clock
 from watchbill.compiled import Agent, Fleet, Repo
 from watchbill.engines.base import Engine
 from watchbill.forge.base import Forge
-from watchbill.git import Remote
+from watchbill.git import Remote, is_local
 from watchbill.home import Home
 from watchbill.isolation.base import Isolation
+from watchbill.ledger import paces
 from watchbill.ledger.db import Ledger
 from watchbill.mirror import Mirror
+
+#: How long a push may take; and one beside which something runs.
+_PUSH_S = 120.0
+_PUSH_SOON_S = 20.0
 
 
 class Ports:
@@ -66,8 +72,23 @@ class Ports:
             self._mirrors[repo.full_name] = Mirror(path, self.remote(repo))
         return self._mirrors[repo.full_name]
 
-    def claim_refs(self, repo: Repo) -> ClaimRefs:
-        return ClaimRefs(self.mirror(repo), self.remote(repo))
+    def claim_refs(self, repo: Repo, patient: bool = True) -> ClaimRefs:
+        """`patient` False: for a caller beside whom something runs. One try, soon given up, that waits for no turn."""
+        namespace = FALLBACK_NAMESPACE if repo.claims == "refs/heads" else NAMESPACE
+        timeout_s = _PUSH_S if patient else _PUSH_SOON_S
+        pace = functools.partial(self._pace, repo, patient)
+        return ClaimRefs(
+            self.mirror(repo), self.remote(repo), namespace, self.clock.sleep, timeout_s, pace=pace, patient=patient
+        )
+
+    def _pace(self, repo: Repo, patient: bool) -> None:
+        """Before each push: put it on record, and wait for its turn; neither for a repository on this host."""
+        if is_local(repo.remote):
+            return
+        with self.ledger.transaction():
+            wait_s = paces.take(self.ledger, repo.full_name, repo.pushes_per_minute, self.clock.now())
+        if patient and wait_s > 0:
+            self.clock.sleep(wait_s)
 
     @cached_property
     def engine(self) -> Engine:

@@ -171,6 +171,8 @@ class _RepoTable(_Table):
     remote: Annotated[str | None, BeforeValidator(values.remote)] = None
     check_timeout: Period = 1200
     protected: list[str] = []
+    claims: Annotated[str, BeforeValidator(values.claims)] = "refs/watchbill"
+    pushes_per_minute: Annotated[int, BeforeValidator(values.per_minute)] = 6
 
 
 class _IsolationTable(_Table):
@@ -211,7 +213,15 @@ def _fleet(model: _FleetFile, root: str) -> Fleet:
     for name in model.fleet.repos:
         table = model.repo.get(name) or _RepoTable()
         remote = _resolved(table.remote, root) if table.remote else f"https://github.com/{name}.git"
-        repos[name] = Repo(name, remote, tuple(table.checks), table.check_timeout, tuple(table.protected))
+        repos[name] = Repo(
+            name,
+            remote,
+            tuple(table.checks),
+            table.check_timeout,
+            tuple(table.protected),
+            table.claims,
+            table.pushes_per_minute,
+        )
     return Fleet(
         repos=repos,
         trust=tuple(model.fleet.trust),
@@ -270,7 +280,7 @@ class _AgentLabels(_Table):
 
 class _WatchbillMap(_Table):
     role: Annotated[str, BeforeValidator(values.role)]
-    engine: Annotated[_EngineMap, BeforeValidator(values.engine_map)]
+    engine: Annotated[_EngineMap | None, BeforeValidator(values.engine_map)] = None
     every: Annotated[str | None, BeforeValidator(values.words)] = None
     at: Annotated[str | None, BeforeValidator(values.words)] = None
     schedule: str | None = None
@@ -293,7 +303,9 @@ def _agent_of(source: Source, text: str, fleet: Fleet | None) -> Agent | None:
     if found is None:
         return None
     raw, body, first_line = found
-    check_prompt(source, body, first_line)
+    map_ = raw.get("watchbill")
+    role = map_.get("role") if isinstance(map_, dict) else None
+    check_prompt(source, body, first_line, needed=role not in values.WITHOUT_ENGINE)
     ours = {key: value for key, value in raw.items() if key in _AgentFile.model_fields}
     extra = {key: values.plain(value) for key, value in raw.items() if key not in ours}
     if "watchbill" not in ours and "watchbil" in " ".join(extra).lower():
@@ -308,8 +320,10 @@ def _agent_of(source: Source, text: str, fleet: Fleet | None) -> Agent | None:
 
 def _agent(source: Source, model: _AgentFile, fleet: Fleet | None, body: str) -> Agent:
     ours = model.watchbill
-    engine = {"use": ours.engine.use, **values.plain(ours.engine.model_extra or {})}
-    if ours.engine.fallback:
+    engine = {}
+    if ours.engine is not None:
+        engine = {"use": ours.engine.use, **values.plain(ours.engine.model_extra or {})}
+    if ours.engine is not None and ours.engine.fallback:
         engine["fallback"] = ours.engine.fallback
     known = fleet.repos if fleet else ()
     return Agent(

@@ -11,7 +11,7 @@ from typing import Any
 from watchbill import money, secrets
 from watchbill.compiled import Agent, Fleet
 from watchbill.roster_errors import Path, Source, nearest
-from watchbill.roster_values import ENGINES
+from watchbill.roster_values import ENGINES, WITHOUT_ENGINE
 
 LONGEST_TTL_S = 6 * 3600  # what a claim's record may say (DESIGN section 6)
 _MEASURED = ("usd", "tokens", "turns")  # a cap in one of these needs to know what one firing can use
@@ -71,6 +71,12 @@ def _is_words(value: object, least: int) -> bool:
 
 def check_agent(source: Source, agent: Agent, fleet: Fleet | None) -> None:
     """An agent by itself, and, where fleet.toml can be read, with the fleet."""
+    if agent.role in WITHOUT_ENGINE:
+        _check_idle_hands(source, agent, fleet)
+        return
+    if not agent.engine:
+        source.add(("watchbill", "engine"), "is missing; right would be: engine: {use: claude}")
+        return
     use = str(agent.engine["use"])
     shared = fleet.engines.get(use, {}) if fleet else {}
     own = {key: value for key, value in agent.engine.items() if key not in ("use", "fallback")}
@@ -80,14 +86,26 @@ def check_agent(source: Source, agent: Agent, fleet: Fleet | None) -> None:
     if use == "scripted" and fleet and not {"script", "steps"} & {*own, *shared}:
         source.add(("watchbill", "engine"), "the engine scripted needs script (a path) or steps (a list)")
     _check_caps(source, agent, fleet)
+    _check_repos(source, agent, fleet)
+    for key, label in (fleet.labels._asdict() if fleet else {}).items():
+        if key != "implement" and label.lower() == agent.takes.lower():
+            source.add(("watchbill", "labels", "takes"), f"{label!r} is what Watchbill itself puts on ({key})")
+
+
+def _check_idle_hands(source: Source, agent: Agent, fleet: Fleet | None) -> None:
+    if agent.engine:
+        source.add(("watchbill", "engine"), f"the role {agent.role} runs no engine; leave it out")
+    if agent.caps:
+        source.add(("watchbill", "caps"), f"the role {agent.role} spends nothing; leave them out")
+    _check_repos(source, agent, fleet)
+
+
+def _check_repos(source: Source, agent: Agent, fleet: Fleet | None) -> None:
     if fleet is None:
         return
     for n, name in enumerate(agent.repos):
         if name not in fleet.repos:
             source.add(("watchbill", "repos", n), f"{name!r} is not among fleet.repos{nearest(name, fleet.repos)}")
-    for key, label in fleet.labels._asdict().items():
-        if key != "implement" and label.lower() == agent.takes.lower():
-            source.add(("watchbill", "labels", "takes"), f"{label!r} is what Watchbill itself puts on ({key})")
 
 
 def _check_caps(source: Source, agent: Agent, fleet: Fleet | None) -> None:

@@ -173,10 +173,10 @@ def _without_strings(line: str) -> str:
 _PLACES = ("brief", "issue.number", "issue.url", "repo")
 
 
-def check_prompt(source: Source, body: str, first_line: int) -> None:
+def check_prompt(source: Source, body: str, first_line: int, *, needed: bool = True) -> None:
     """Only the four places that are filled in may stand in a prompt; everything else of jinja2 is a problem."""
     choices = ", ".join(f"{{{{ {place} }}}}" for place in _PLACES)
-    if not body.strip():
+    if needed and not body.strip():
         source.add_at(first_line, "the prompt below the front matter is empty")
     for found in re.finditer(r"\{\{(.*?)\}\}|\{[{%#]", body, re.DOTALL):
         line = first_line + body.count("\n", 0, found.start())

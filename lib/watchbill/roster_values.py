@@ -15,7 +15,11 @@ from watchbill import admit, secrets
 from watchbill.roster_errors import Path, Source, nearest
 
 #: What an agent can be, each a script in bin/.
-ROLES = ("implement",)
+ROLES = ("implement", "sweep")
+#: Roles that run no engine: they spend nothing and take no prompt.
+WITHOUT_ENGINE = ("sweep",)
+#: Where claim refs may be (DESIGN section 6): the second where a server takes branches only.
+CLAIMS = ("refs/watchbill", "refs/heads")
 #: Engines of ours by their own keys; anything with a dot in it is somebody else's module, and its keys pass.
 ENGINES: dict[str, frozenset[str]] = {
     name: frozenset({"program", "key", "env", "model", "silence_s", *own})
@@ -58,6 +62,19 @@ def micro_dollars(value: object) -> int:
 def count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 10**15:
         raise ValueError(f"must be a whole number above 0, not {str(value)!r}")
+    return value
+
+
+def per_minute(value: object) -> int:
+    number = count(value)
+    if number > 600:
+        raise ValueError(f"must be at most 600, not {number}; GitHub recommends 6")
+    return number
+
+
+def claims(value: object) -> object:
+    if isinstance(value, str) and value not in CLAIMS:
+        raise ValueError(f"{value!r} is no place for claim refs{nearest(value, CLAIMS)}")
     return value
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import random
 
-from watchbill import claim, collect, effects, evidence, land, look, poll, process, render, tidy, worktree
+from watchbill import claim, collect, effects, evidence, look, mend, process, render, tidy, worktree
+from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
-from watchbill.compiled import Compiled
+from watchbill.claims.refs import Move, Seen
+from watchbill.compiled import Compiled, Repo
 from watchbill.engines import keeper
 from watchbill.errors import Fixable
-from watchbill.forge.base import ForgeError, NotFound
+from watchbill.forge.base import ForgeError
 from watchbill.git import GitError
 from watchbill.ledger import attempts, claims, firings, polls, reservations, steps
 from watchbill.ledger import effects as ledger_effects
@@ -28,11 +30,13 @@ from watchbill.woken import Woken
 #: At most so many dead firings are repaired by one that wants to work itself.
 _MOST_DEAD = 3
 _REPAIRED_S = 300
-#: How often an input is tried before it goes to a person (DESIGN section 2).
-MAX_ATTEMPTS = 3
 _BACKOFF_S = 900
 #: Ends that say something about the issue, not about the weather: these count as an attempt once the engine ran.
 _COUNTED = frozenset({"engine_failed", "checks_failed", "no_change", "bug", DIED})
+#: A person's no, heard while the firing was at work.
+_SAID_NO = ("issue-closed", "label-says-no")
+#: Ends that cut work short which somebody can go on from.
+_STOPPED = frozenset({"cancelled", "held", "unauthorized", "unavailable", DIED})
 _OUTSIDE = (ForgeError, GitError, Fixable, Ended, OSError)
 
 
@@ -42,8 +46,8 @@ def close(f: Firing, end: Ending) -> Ending:
     _keep_work(f)
     if f.kept:
         end = end._replace(reason=f"{end.reason} (kept: {f.kept})")
-    if f.claim is not None and not f.published:
-        _release(f, f.claim, end)
+    if f.claim is not None:
+        _release(f, end)
     with f.ledger.transaction(durable=True):
         _money(f)
         polls.give_back_all(f.ledger, f.id)
@@ -61,7 +65,7 @@ def _keep_work(f: Firing) -> None:
         commit = f.work.commit if f.work else _frozen(f, f.claim.target, f.tree)
         if commit is None:
             return
-        f.kept = mirror.keep(f.id, commit)
+        f.kept, f.kept_commit = mirror.keep(f.id, commit), commit
         evidence.keep(f, "kept", f"{f.kept} {commit}\n", {"ref": f.kept, "commit": commit, "mirror": mirror.path})
     except _OUTSIDE as error:
         with open(os.path.join(f.tree.root, tidy.HOLDS_WORK), "w", encoding="utf-8") as file:
@@ -81,32 +85,60 @@ def _frozen(f: Firing, target: Target, tree: Tree) -> str | None:
     return str(mirror.commit(frozen, tree.base, render.commit_message(f, target), f.agent.name, f.now))
 
 
-def _release(f: Firing, owned: Claim, end: Ending) -> None:
+def _release(f: Firing, end: Ending) -> None:
     """active -> released(retry | human), then the labels. What cannot be reached now a later firing repairs."""
+    assert f.claim is not None
     if end.outcome == "lost":
         with f.ledger.transaction():
-            claims.end(f.ledger, f.id, "superseded", owned.record.state, owned.tip, f.now)
+            claims.end(f.ledger, f.id, "superseded", f.claim.record.state, f.claim.tip, f.now)
         return
     try:
-        there = claim.adopt(f)
-        if isinstance(there, ClaimRecord) and there.state == "published" and claim.ours(there, owned.record):
-            f.note("the work is published though its answer was lost; the next firing of this host rolls it forward")
+        claim.adopt(f)
+        if not claims.still_won(f.ledger, f.id) or f.claim.record.state not in ("active", "published"):
+            return  # another has it, or it is finished: what is left to do, the next firing of this host does
+        if f.claim.record.state == "published" and end.reason_id not in _SAID_NO:
+            f.note("the work is published; the next firing of this host rolls it forward")
             return
-        to = _release_to(f, owned.target, end)
-        spent = owned.record.spent + f.cost_micro
-        record = claim.next_record(
-            f.claim.record if f.claim else owned.record, state="released", outcome=to, spent=spent
+        to = _release_to(f, f.claim.target, end)
+        record = f.claim.record._replace(
+            attempt=f.claim.record.attempt - (0 if f.counted else 1), spent=_spent(f, f.claim.record)
         )
-        receipt = claim.move(f, record, settling=True)
-        if receipt["verdict"] == "ok" and claim.project(f, owned, f"released({to})", settling=True):
+        further = _put_by(f, f.claim, to, end)
+        record = claim.next_record(f.now, record, state="released", outcome=to)
+        receipt = claim.move(f, record, *further, settling=True)
+        if further and receipt["verdict"] in ("moved", "refused"):
+            f.note("work in progress stays on this host", reason=receipt["reason"])
+            receipt = claim.move(f, record, settling=True)
+        if receipt["verdict"] == "ok" and claim.project(f, f.claim, f"released({to})", settling=True):
             claim.over(f)
     except _OUTSIDE as error:
         f.note("the claim could not be released; the next firing of this host does it", error=str(error))
 
 
+def _spent(f: Firing, record: ClaimRecord) -> int:
+    """Published records carry this firing's cost already."""
+    return record.spent + (f.cost_micro if record.state == "active" else 0)
+
+
+def _put_by(f: Firing, owned: Claim, to: str, end: Ending) -> tuple[Move, ...]:
+    """What goes with the release: half-done work for whoever is next, or all of it out of the way for a person."""
+    target, session = owned.target, f.ports.claim_refs(owned.target.repo)
+    if to == "human":
+        return claim.aside(f, owned, owned.record.head, target.wip_tip)
+    if f.kept_commit is None or end.outcome not in _STOPPED or f.kept_commit == target.wip_tip:
+        return ()
+    mirror = f.ports.mirror(target.repo)
+    changes = mirror.changes(owned.record.base, mirror.tree_of(f.kept_commit))
+    held_back = collect.findings(f, target, changes)
+    if held_back:
+        f.note("work in progress stays on this host: the scan holds it back", first=held_back[0].kind)
+        return ()
+    return (Move(session.wip_ref(owned.record.number), target.wip_tip or "", f.kept_commit),)
+
+
 def _release_to(f: Firing, target: Target, end: Ending) -> str:
     """retry or human; an end that says something about the issue is counted here."""
-    if end.outcome == "needs_human" or end.reason_id in ("issue-closed", "label-says-no"):
+    if end.outcome == "needs_human" or end.reason_id in _SAID_NO or claim.said_no(f, target.issue):
         return "human"
     if end.outcome not in _COUNTED or not f.engine_started:
         return "retry"
@@ -116,8 +148,8 @@ def _release_to(f: Firing, target: Target, end: Ending) -> str:
     known = ledger_effects.get(f.ledger, once)
     if known is not None and known.receipt is not None:
         return str(known.receipt["to"])
-    tries = attempts.get(f.ledger, f.agent.role, name, target.digest).tries + 1
-    to = "human" if tries >= MAX_ATTEMPTS else "retry"
+    tries = max(attempts.get(f.ledger, f.agent.role, name, target.digest).tries + 1, target.attempt)
+    to = "human" if tries >= rules.MOST_TRIES else "retry"
     wait_s = _BACKOFF_S * 2 ** (tries - 1) * random.uniform(1.0, 1.25)
     with f.ledger.transaction():
         ledger_effects.intend(f.ledger, once, f.id, "attempt", {"tries": tries}, f.now)
@@ -155,10 +187,6 @@ def the_dead(f: Firing) -> None:
             continue
         try:
             _repair(f, row)
-        except NotFound as gone:
-            f.note("the issue of a dead firing's claim is gone", issue=f"{row.repo}#{row.number}", error=str(gone))
-            with f.ledger.transaction():
-                claims.end(f.ledger, row.firing, "ended", row.record, row.tip, f.now)
         except _OUTSIDE as error:
             f.note("a dead firing's claim could not be repaired now", firing=row.firing, error=str(error))
     with f.ledger.transaction():
@@ -248,28 +276,37 @@ def _repair(f: Firing, row: ClaimRow) -> None:
         if row.state == "intended":
             claims.win(f.ledger, row.firing, row.repo_id, row.number, seen.tip, f.now)
         claims.advance(f.ledger, row.firing, seen.tip, record.state)
-    ghost = _ghost(f, dead, _target_again(f, row, record, seen.tip), record, seen.tip)
     f.note("repairing a dead firing's claim", firing=dead.id, issue=f"{row.repo}#{row.number}", state=record.state)
-    if record.state == "published":
-        land.roll_forward(ghost)
-    elif record.state == "active":
+    issue = mend.issue_of(f, repo, row.number)
+    if record.state == "active" and issue is not None:
+        ghost = _ghost(f, dead, mend.target_of(f, repo, record, issue, seen), record, seen.tip)
         _keep_work(ghost)
         ghost.end_reason = dead.reason or "it died"
-        ended = Ending(dead.outcome or DIED, ghost.end_reason, dead.reason_id or "")
-        _release(ghost, Claim(ghost.target, record, seen.tip), ended)
-    else:  # it died between moving its claim for the last time and telling people
-        ghost.pull, ghost.end_reason = record.pr, dead.reason or "it died"
-        outcome = f"({record.outcome})" if record.state == "released" else ""
-        if claim.project(ghost, Claim(ghost.target, record, seen.tip), f"{record.state}{outcome}", settling=True):
-            claim.over(ghost)
+        _release(ghost, Ending(dead.outcome or DIED, ghost.end_reason, dead.reason_id or ""))
+        return
+    mended = mend.mend(f, repo, row.number, seen)
+    if mended.phase == "published":
+        return  # not yet, or not now: a later firing goes on
+    _tell_for(f, dead, repo, row)
+    with f.ledger.transaction():
+        claims.end(f.ledger, row.firing, "ended", mended.phase.partition("(")[0], row.tip, f.now)
+
+
+def _tell_for(f: Firing, dead: firings.Firing, repo: Repo, row: ClaimRow) -> None:
+    """The comment, of a firing that died between moving its claim for the last time and telling people."""
+    about = mend.facts(f, repo, row.number)
+    if about is None or about.facts.issue == "gone" or about.claim.record.firing != dead.id:
+        return
+    claim.comment(f, about.claim, about.facts.phase, why=dead.reason or "it died")
 
 
 def _keep_what_the_superseded_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
     """Another owner has the issue; what this one had been paid for is kept all the same."""
-    record = f.ports.claim_refs(f.fleet.repos[row.repo]).record_at(row.number, row.tip or row.intended)
-    if record is not None:
-        ghost = _ghost(f, dead, _target_again(f, row, record, row.tip or row.intended), record, row.tip or row.intended)
-        _keep_work(ghost)
+    repo, tip = f.fleet.repos[row.repo], row.tip or row.intended
+    record, issue = f.ports.claim_refs(repo).record_at(row.number, tip), mend.issue_of(f, repo, row.number)
+    if record is not None and issue is not None:
+        target = mend.target_of(f, repo, record, issue, Seen(tip, record, None))
+        _keep_work(_ghost(f, dead, target, record, tip))
 
 
 def _ghost(f: Firing, dead: firings.Firing, target: Target, record: ClaimRecord, tip: str) -> Firing:
@@ -281,31 +318,3 @@ def _ghost(f: Firing, dead: firings.Firing, target: Target, record: ClaimRecord,
     ghost.engine_started = any(step.name == "engine" for step in steps.of_firing(f.ledger, dead.id))
     ghost.settled = (dead.cost_micro or 0, dead.cost_basis or "reservation")
     return ghost
-
-
-def _target_again(f: Firing, row: ClaimRow, record: ClaimRecord, tip: str) -> Target:
-    """What a claim was about, from its record and the issue as it is now."""
-    repo = f.fleet.repos[row.repo]
-    issue = f.ports.forge.issues.read(row.repo, row.number)
-    facts = poll.facts(f, row.repo)
-    branch = f"watchbill/issue-{row.number}"
-    return Target(
-        repo,
-        row.repo_id,
-        facts.default_branch,
-        issue,
-        poll.digest(issue),
-        (),
-        (),
-        tip,
-        record,
-        row.generation,
-        record.label_event,
-        "",
-        record.attempt,
-        record.pr_floor,
-        branch,
-        record.base,
-        None,
-        f.fleet.labels.fixes_base in issue.labels,
-    )

@@ -12,7 +12,7 @@ from watchbill.mirror import Mirror
 
 #: A file beside a worktree whose work could not be kept as a commit: nobody removes that tree.
 HOLDS_WORK = "holds-work"
-_CHECKOUTS = ("tree", "base", "verify")
+_CHECKOUTS = ("tree", "base", "verify", "verify-again")
 
 
 def away(f: Firing) -> None:

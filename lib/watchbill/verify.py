@@ -40,11 +40,11 @@ def base(f: Firing, target: Target, tree: Tree) -> None:
         )
 
 
-def work(f: Firing, target: Target, tree: Tree, frozen: Work) -> tuple[Check, ...]:
-    """The checks on the work. Raises Ended (checks_failed) at the first red one."""
+def work(f: Firing, target: Target, tree: Tree, frozen: Work, place: str = "verify") -> tuple[Check, ...]:
+    """The checks on the work, in a fresh checkout at `place`. Raises Ended (checks_failed) at the first red one."""
     done = []
     for command in target.repo.checks:
-        done.append(_run(f, target, tree, "verify", frozen.commit, command, "check"))
+        done.append(_run(f, target, tree, place, frozen.commit, command, "check"))
         f.checks = tuple(done)
         if done[-1].exit != 0:
             how = f"was stopped after {done[-1].duration_s:.0f} s" if done[-1].limit else f"exit {done[-1].exit}"
@@ -76,6 +76,8 @@ def _run(f: Firing, target: Target, tree: Tree, place: str, commit: str, command
     )
     if run.stopped_by:
         f.obey()
+        if run.stopped_by == "called off":
+            raise engine.called_off(f)
         outcome = "lost" if run.stopped_by == "lost" else "held"
         raise Ended(outcome, f"stopped while `{command}` ran: {run.stopped_by}", f"{outcome}-while-checking")
     status = run.exit_status if run.limit is None else 124  # as timeout(1) says it

@@ -92,7 +92,7 @@ def _past_roster(role: str | None, woken: Woken, roster: Compiled) -> int | Past
 
     rest = (
         None
-        if woken.options.dry_run
+        if woken.options.dry_run or not agent.engine
         else look.at_rest(
             woken.ledger, roster.fleet, agent, woken.row, woken.clock, woken.started_ms, woken.options.scheduled
         )

@@ -33,7 +33,8 @@ LEGAL = {
     ("published", "release(human)", "released(human)"), ("pr", "borrow", "active(role)"), ("pr", "claim", "active"),
     ("pr", "merge", "done"), ("pr", "release(human)", "released(human)"), ("active(role)", "renew", "active(role)"),
     ("active(role)", "return", "pr"), ("done", "claim", "active"), ("released(retry)", "claim", "active"),
-    ("released(human)", "claim", "active"),
+    ("released(human)", "claim", "active"), ("published", "merge", "done"), ("released(human)", "reopen", "pr"),
+    ("released(human)", "merge", "done"),
 }  # fmt: skip
 
 
@@ -126,15 +127,13 @@ def test_a_deleted_ref_does_not_make_a_generation_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "takeover", "may"),
-    [("published", NOBODY, False), ("published", Takeover(True, 0, 120), True),
-     ("published", Takeover(False, 119, 120), False), ("published", Takeover(False, 120, 120), True),
-     ("active", Takeover(True, 1e9, 120), False), ("pr", Takeover(True, 1e9, 120), False)],
+    ("known", "owner"),
+    [(NOBODY, "live"), (Takeover(True, 0, 120), "dead"), (Takeover(False, 119, 120), "live"),
+     (Takeover(False, 120, 120), "quiet"), (Takeover(False, WHOLE.ttl + 119, 120), "quiet"),
+     (Takeover(False, WHOLE.ttl + 120, 120), "silent"), (Takeover(True, 1e9, 120), "dead")],
 )  # fmt: skip
-def test_published_work_is_rolled_forward_after_its_owner_died(at: str, takeover: Takeover, may: bool) -> None:
-    record = IN_PHASE[at]
-    assert record is not None
-    assert rules.may_roll_forward(record, takeover) is may
+def test_what_a_host_may_say_of_an_owner(known: Takeover, owner: str) -> None:
+    assert rules.owner(WHOLE, known) == owner
 
 
 def _pull(number: int, head: str = "watchbill/issue-41", head_repo: int | None = 7) -> Pull:

@@ -28,11 +28,12 @@ LOST = [
 @pytest.mark.parametrize("rule", LOST, ids=[f"{r.kind} {r.path} {r.nth}" for r in LOST])
 def test_a_lost_answer(tmp_path: Path, rule: Rule) -> None:
     """Broken on purpose: with `effects._act` not looking, what had been done was only adopted by the next firing."""
-    with fleet(tmp_path) as it:
+    # A pull request that was meant is believed absent after two looks, a grace apart.
+    with fleet(tmp_path, toml='[claims]\ngrace = "0s"\n') as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         it.world.practice.faults.add(rule)
         outcomes = [it.fire("bosun").outcome]
-        while outcomes[-1] not in ("pull_request", "idle") and len(outcomes) < 3:
+        while outcomes[-1] != "pull_request" and len(outcomes) < 4:
             outcomes.append(it.fire("bosun").outcome)
         if "after" in rule.kind:
             assert outcomes == ["pull_request"]  # done is done, whoever heard of it
@@ -53,7 +54,8 @@ REFUSALS = [
     (Rule("rate_primary", "GET", r"/repos/acme/api/issues/\d+$", times=None), "held", 75),
     (Rule("rate_secondary", "POST", r"/labels$", times=None), "pull_request", 0),
     (Rule("status", "", r"git-upload-pack", status=503, times=None), "unavailable", 69),
-    (Rule("status", "POST", r"git-receive-pack", status=403, times=None), "unauthorized", 77),
+    # The refs were shown to this credential, and what was then sent was turned away: that is no lack of permission.
+    (Rule("status", "POST", r"git-receive-pack", status=403, times=None), "needs_human", 65),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from crash.chance import contest
 from support.fleet import LABEL, Ended, Fleet, agent, finish, fleet, scripted, wait_for
 
 SLOW = scripted({"sleep": 1}, {"write": {"path": "done.txt", "content": "done\n"}})
@@ -31,6 +32,13 @@ def test_three_hosts_race_for_one_issue(tmp_path: Path) -> None:
         for host in hosts:
             assert host.rows("SELECT count(*) FROM reservations WHERE settled IS NULL") == [(0,)]
             assert host.rows("SELECT count(*) FROM claims WHERE state IN ('intended', 'won')") == [(0,)]
+
+
+def test_several_hosts_many_issues_and_random_kills(tmp_path: Path) -> None:
+    """One pull request an issue at the end, and nothing left anywhere. `make crash` does it with 6 hosts, 50 issues."""
+    found = contest(tmp_path, seed=7, hosts=3, count=12)
+    assert found["wrong"] == [], found
+    assert found["ends"]["killed"] > 0, found
 
 
 def test_a_dead_host_is_taken_over_after_its_ttl_and_its_zombie_lands_nothing(tmp_path: Path) -> None:

@@ -36,6 +36,53 @@ def test_version_is_that_of_the_last_schema_file() -> None:
     assert [m.number for m in migrate.migrations()] == list(range(1, db.VERSION + 1))
 
 
+def test_an_upgrade_keeps_what_there_is_makes_the_schema_of_a_new_one_and_takes_a_backup(tmp_path: Path) -> None:
+    """From every older schema. Broken on purpose: the first file that is missing not applied."""
+
+    def schema(ledger: Ledger) -> list[tuple[str, str]]:
+        return raw(ledger).execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+
+    fresh = schema(new_ledger(tmp_path))
+    for known in range(1, db.VERSION):
+        path = tmp_path / f"from-{known}" / "ledger.db"
+        path.parent.mkdir()
+        old = sqlite3.connect(path, isolation_level=None)
+        migrate._apply(old, migrate.migrations()[:known])
+        old.execute("INSERT INTO sightings VALUES (7, 41, 'c1', 5, 'b')")
+        old.close()
+        ledger = db.open_ledger(str(path))
+        assert schema(ledger) == fresh
+        assert raw(ledger).execute("SELECT tip FROM sightings").fetchall() == [("c1",)]
+        ledger.close()
+        (backup,) = path.parent.glob("ledger.db.before-*")
+        before = sqlite3.connect(backup)
+        assert before.execute("PRAGMA user_version").fetchone() == (known,)
+        assert before.execute("SELECT tip FROM sightings").fetchall() == [("c1",)]
+        before.close()
+
+
+def test_firings_that_wake_at_once_after_an_upgrade_make_it_once(tmp_path: Path) -> None:
+    """Eight processes. Broken on purpose: no lock, as it was; `table paces already exists`, and a bug's report."""
+    path = tmp_path / "ledger.db"
+    old = sqlite3.connect(path, isolation_level=None)
+    migrate._apply(old, migrate.migrations()[:1])
+    old.execute("PRAGMA journal_mode=WAL")
+    old.close()
+    wakes = "import sys; from watchbill.ledger import db; sys.stdin.readline(); db.open_ledger(sys.argv[1]).close()"
+    woken = [
+        subprocess.Popen([sys.executable, "-c", wakes, str(path)], text=True,
+                         stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(8)
+    ]  # fmt: skip
+    for one in woken:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    ends = [(one.communicate(timeout=60)[1], one.returncode) for one in woken]
+    assert ends == [("", 0)] * 8
+    assert len(list(tmp_path.glob("ledger.db.before-*"))) == 1
+
+
 def test_an_agent_has_one_live_firing_on_a_host(tmp_path: Path) -> None:
     ledger = new_ledger(tmp_path)
     first = began(ledger)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.forge import World, git, make_repository, practice_forge
+from support.forge import REPO, World, git, make_repository, practice_forge
 from watchbill.practice import githttp
 from watchbill.practice.faults import Rule
 
@@ -144,3 +144,71 @@ def test_bare_repositories_below_a_directory_are_served_and_nothing_else(tmp_pat
         for path in ("none/none.git", "../outside.git", "%2e%2e/outside.git"):
             with pytest.raises(AssertionError, match="not found"):
                 git("ls-remote", f"{url}/{path}")
+
+
+# Claim refs, and pull requests whose branch goes
+
+
+def open_pull(world: World, clone: Path, branch: str = "watchbill/issue-1") -> int:
+    assert push(world, clone, "watchbill-bot", f"refs/heads/{branch}").returncode == 0
+    body = {"title": "Fix", "head": branch, "base": "main", "body": ""}
+    reply = world.ask("watchbill-bot", "POST", f"/repos/{REPO}/pulls", body)
+    assert reply.status == 201, reply
+    return int(reply.body["number"])
+
+
+def swap(world: World, clone: Path, *specs: str, login: str = "watchbill-bot") -> None:
+    git("push", "--quiet", "--atomic", world.git_url(login), *specs, cwd=clone)
+
+
+def reopened(world: World, number: int) -> tuple[int, str]:
+    reply = world.ask("octocat", "PATCH", f"/repos/{REPO}/pulls/{number}", {"state": "open"})
+    return reply.status, "" if reply.status == 200 else reply.body["errors"][0]["message"]
+
+
+def test_claims_work_in_progress_and_kept_work_are_pushed_moved_and_deleted_together(
+    world: World, tmp_path: Path
+) -> None:
+    """As a claim is released: the claim on, the branch away, the work kept, in one push; the open pull request closes.
+
+    By who pushed, at the push: a branch that is made again afterwards does not hide it. Broken on purpose: pull
+    requests brought up to date at the next read only; this one stayed open.
+    """
+    clone = clone_with_commit(world, tmp_path / "clone")
+    number = open_pull(world, clone)
+    first = git("rev-parse", "HEAD~1", cwd=clone)
+    swap(world, clone, f"{first}:refs/watchbill/claims/1", "HEAD:refs/watchbill/wip/1")
+    swap(world, clone, "HEAD:refs/watchbill/claims/1", ":refs/watchbill/wip/1", ":refs/heads/watchbill/issue-1",
+         "HEAD:refs/watchbill/kept/1/g1", login="octocat")  # fmt: skip
+    head = git("rev-parse", "HEAD", cwd=clone)
+    listed = git("ls-remote", world.git_url(""), "refs/watchbill/*", "refs/heads/watchbill/*").splitlines()
+    assert listed == [f"{head}\trefs/watchbill/claims/1", f"{head}\trefs/watchbill/kept/1/g1"]
+    swap(world, clone, "HEAD:refs/heads/watchbill/issue-1")
+    pull = world.ask("octocat", "GET", f"/repos/{REPO}/pulls/{number}").body
+    assert (pull["state"], pull["merged_at"]) == ("closed", None)
+    closed = world.ask("", "GET", f"/repos/{REPO}/issues/{number}/events").body
+    assert [(one["event"], one["actor"]["login"]) for one in closed] == [("closed", "octocat")]
+    swap(world, clone, ":refs/watchbill/kept/1/g1")
+    assert git("ls-remote", world.git_url(""), "refs/watchbill/kept/*") == ""
+
+
+def test_a_closed_pull_request_opens_again_only_while_its_branch_is_there_and_is_the_same(
+    world: World, tmp_path: Path
+) -> None:
+    """In GitHub's words. Broken on purpose: the head not looked at; a new generation revived rejected work."""
+    clone = clone_with_commit(world, tmp_path / "clone")
+    number, branch = open_pull(world, clone), "refs/heads/watchbill/issue-1"
+    swap(world, clone, f":{branch}")
+    gone = "state cannot be changed. The watchbill/issue-1 branch has been deleted."
+    assert reopened(world, number) == (422, gone)
+    swap(world, clone, f"HEAD:{branch}")
+    assert reopened(world, number) == (200, "")
+    assert world.ask("octocat", "PATCH", f"/repos/{REPO}/pulls/{number}", {"state": "closed"}).status == 200
+    git("commit", "--quiet", "--allow-empty", "--message=more", cwd=clone)
+    swap(world, clone, f"HEAD:{branch}")
+    assert reopened(world, number) == (200, "")
+    assert world.ask("octocat", "PATCH", f"/repos/{REPO}/pulls/{number}", {"state": "closed"}).status == 200
+    git("commit", "--quiet", "--amend", "--allow-empty", "--message=another", cwd=clone)
+    swap(world, clone, f"+HEAD:{branch}")
+    other = "state cannot be changed. The watchbill/issue-1 branch was force-pushed or recreated."
+    assert reopened(world, number) == (422, other)

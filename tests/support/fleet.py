@@ -83,9 +83,9 @@ class Fleet(NamedTuple):
             check=False,
         )
 
-    def start(self, agent: str, *argv: str, **more: str) -> subprocess.Popen[str]:
+    def start(self, agent: str, *argv: str, role: str = "implement", **more: str) -> subprocess.Popen[str]:
         """A role script, as a timer starts it."""
-        script = roles.script_of("implement")
+        script = roles.script_of(role)
         return subprocess.Popen(
             [sys.executable, script, agent, "--json", *argv],
             env=self.environment(**more),

@@ -6,14 +6,20 @@ Rule 2: `MOVES` is executed: `refs.write` makes no claim commit that is not a ce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from watchbill.claims.record import ClaimRecord, Unreadable
-from watchbill.forge.base import Pull
+from watchbill.forge.base import LabelEvent, Person, Pull
 
-__all__ = ["MOVES", "ClaimRecord", "IllegalMove", "Refusal", "Start", "Takeover", "Unreadable", "follow", "is_ours",
-           "may_roll_forward", "may_start", "move", "next_generation", "phase", "work_branch"]  # fmt: skip
+__all__ = ["BRANCHES", "MOST_TRIES", "MOVES", "ClaimRecord", "IllegalMove", "Refusal", "Start", "Takeover",
+           "Unreadable", "begins_anew", "follow", "is_ours", "last_word", "may_start", "move", "next_generation",
+           "owner", "phase", "work_branch"]  # fmt: skip
 
+#: What every work branch begins with.
+BRANCHES = "watchbill/issue-"
+#: How often an issue is tried before it goes to a person (DESIGN section 2).
+MOST_TRIES = 3
 #: phase -> operation -> phase. Every phase is listed; an operation that is not is illegal.
 MOVES: dict[str, dict[str, str]] = {
     "none": {"claim": "active"},
@@ -24,13 +30,14 @@ MOVES: dict[str, dict[str, str]] = {
         "release(retry)": "released(retry)",
         "release(human)": "released(human)",
     },
-    "published": {"finish": "pr", "release(human)": "released(human)"},
+    "published": {"finish": "pr", "merge": "done", "release(human)": "released(human)"},
     "pr": {"borrow": "active(role)", "claim": "active", "merge": "done", "release(human)": "released(human)"},
     # Another role at work on the pull request: it ends where it began, also when its owner died.
     "active(role)": {"renew": "active(role)", "return": "pr"},
     "done": {"claim": "active"},
     "released(retry)": {"claim": "active"},
-    "released(human)": {"claim": "active"},
+    # A person may open a closed pull request again, and merge it after all.
+    "released(human)": {"claim": "active", "reopen": "pr", "merge": "done"},
 }
 #: Operations that begin a generation; the others continue one.
 BEGIN = frozenset({"claim", "takeover", "borrow"})
@@ -132,14 +139,39 @@ def may_start(
                    f" if it stays silent it can be taken over in {max(1, round(left_s))} s")  # fmt: skip
 
 
-def may_roll_forward(record: ClaimRecord, takeover: Takeover) -> bool:
-    """May somebody else than its owner open the pull request of published work?"""
-    return record.state == "published" and (takeover.dead_here or takeover.unchanged_s >= takeover.grace_s)
+def begins_anew(record: ClaimRecord) -> bool:
+    """Whether only a person's newer word begins the generation after this one: nothing of it is gone on with."""
+    return phase(record) in ("pr", "done", "released(human)")
+
+
+def owner(record: ClaimRecord, known: Takeover) -> str:
+    """What this host may say of a claim's owner: live | quiet | silent | dead.
+
+    `quiet` is enough to bring published work to its pull request, which repeats nothing; `silent` to begin anew.
+    """
+    if known.dead_here:
+        return "dead"
+    if known.unchanged_s >= record.ttl + known.grace_s:
+        return "silent"
+    return "quiet" if known.unchanged_s >= known.grace_s else "live"
+
+
+def last_word(events: Sequence[LabelEvent], label: str, me: Person) -> LabelEvent | None:
+    """The newest time that somebody else than our bot put the label on; None when somebody else took it off since.
+
+    Our own edits are projections: a label that we put back after a failed try stands on the word of whoever put it
+    there first. Where we act in a person's name (`auth = "gh"`), what this person did counts as a person's.
+    """
+    for event in reversed(events):
+        if event.label != label or (event.actor.id == me.id and me.kind != "User"):
+            continue
+        return event if event.added else None
+    return None
 
 
 def work_branch(number: int) -> str:
     """Named by the issue alone, over all generations: the forge itself then allows one open pull request."""
-    return f"watchbill/issue-{number}"
+    return f"{BRANCHES}{number}"
 
 
 def is_ours(pull: Pull, record: ClaimRecord, repo_id: int) -> bool:

@@ -22,6 +22,8 @@ VERBS = (
     "status",
     "why",
     "show",
+    "claims",
+    "labels",
     "pause",
     "resume",
     "plan",

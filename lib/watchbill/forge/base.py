@@ -95,8 +95,8 @@ class Listing(NamedTuple):
 class Issues(Protocol):
     """Issues, their labels and comments. `repo` is a full name, "acme/api"."""
 
-    def listed(self, repo: str, label: str, validator: str | None) -> Listing:
-        """Open issues with a label, oldest first, pull requests left out."""
+    def listed(self, repo: str, label: str, validator: str | None, *, closed: bool = False) -> Listing:
+        """Open issues with a label, oldest first, pull requests left out; with `closed` the closed ones too."""
 
     def read(self, repo: str, number: int) -> Issue: ...
 
@@ -120,6 +120,9 @@ class Pulls(Protocol):
 
     def by_head(self, repo: str, branch: str) -> tuple[Pull, ...]:
         """All, open or closed, over every base, whose head is `branch` of this same repository; newest first."""
+
+    def open_from(self, repo: str, prefix: str) -> tuple[Pull, ...]:
+        """All open ones whose head is a branch of this same repository that starts with `prefix`."""
 
     def read(self, repo: str, number: int) -> Pull: ...
 

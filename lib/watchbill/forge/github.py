@@ -177,11 +177,12 @@ class _Issues:
     def __init__(self, session: GitHub) -> None:
         self._session = session
 
-    def listed(self, repo: str, label: str, validator: str | None) -> Listing:
+    def listed(self, repo: str, label: str, validator: str | None, *, closed: bool = False) -> Listing:
         """See `base.Issues.listed`. A list of several pages gets no validator: that of its first would not see a
         change on a later one."""
         before = self._session.calls
-        wanted = {"labels": label, "state": "open", "sort": "created", "direction": "asc", "per_page": "100"}
+        state = "all" if closed else "open"
+        wanted = {"labels": label, "state": state, "sort": "created", "direction": "asc", "per_page": "100"}
         known = {"If-None-Match": validator} if validator else {}
         reply = self._session.get(f"/repos/{repo}/issues", wanted, known)
         if reply.status == 304:
@@ -233,6 +234,10 @@ class _Pulls:
         # Looked at again: a filter that GitHub does not understand filters nothing, and an owner may own a fork.
         own = [one for one in raw if one["head"]["ref"] == branch and _same_repository(one)]
         return tuple(sorted((_pull(one) for one in own), key=lambda one: one.number, reverse=True))
+
+    def open_from(self, repo: str, prefix: str) -> tuple[Pull, ...]:
+        raw = self._session.every(f"/repos/{repo}/pulls", state="open")
+        return tuple(_pull(one) for one in raw if one["head"]["ref"].startswith(prefix) and _same_repository(one))
 
     def read(self, repo: str, number: int) -> Pull:
         return _pull(self._session.get(f"/repos/{repo}/pulls/{number}").data)

@@ -11,6 +11,8 @@ _SPAN = {"day": "today", "fleet_day": "today", "fleet_month": "this month"}
 
 
 def refuse(agent: Agent, snapshot: Snapshot) -> Refusal | None:
+    if not agent.engine:
+        return None  # a role without an engine spends nothing
     worst = money.worst_case(agent.caps)
     for standing in snapshot.caps:
         if money.above(standing, worst):

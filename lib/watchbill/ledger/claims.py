@@ -62,6 +62,12 @@ def end(ledger: Ledger, firing: str, state: str, record: str, tip: str | None, a
     return ledger.write("claim_end", firing=firing, state=state, record=record, tip=tip, at=at) == 1
 
 
+def still_won(ledger: Ledger, firing: str) -> bool:
+    """Whether a firing's claim is its own by this host's account."""
+    row = of_firing(ledger, firing)
+    return row is not None and row.state == "won"
+
+
 def unresolved(ledger: Ledger, firing: str) -> bool:
     """Whether a commit was intended that is not known to have become the tip."""
     row = of_firing(ledger, firing)

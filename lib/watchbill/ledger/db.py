@@ -19,7 +19,7 @@ from watchbill.errors import Fixable
 from watchbill.ledger import chain
 
 #: The schema this program knows: the number of the last file in schema/.
-VERSION = 1
+VERSION = 2
 BUSY_S = 15.0
 _HERE = os.path.dirname(__file__)
 
@@ -153,6 +153,11 @@ def open_ledger(path: str) -> Ledger:
         try:
             connection.execute("PRAGMA synchronous=NORMAL")
             found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if 0 < found < VERSION:
+                from watchbill.ledger import migrate
+
+                migrate.upgrade(path, connection, VERSION)
+                found = connection.execute("PRAGMA user_version").fetchone()[0]
         except BaseException:
             connection.close()
             raise
@@ -172,8 +177,4 @@ def open_ledger(path: str) -> Ledger:
             fix=f"put a backup in its place, or begin anew, without its holds and spend: rm {path}*",
             outcome="held",
         )
-    if found < VERSION:
-        from watchbill.ledger import migrate
-
-        migrate.upgrade(path, connection, found, VERSION)
     return Ledger(path, connection)

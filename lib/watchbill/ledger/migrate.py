@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -68,12 +69,19 @@ def create(path: str) -> None:
         os.unlink(aside)
 
 
-def upgrade(path: str, connection: sqlite3.Connection, found: int, wanted: int) -> None:
-    """Bring an older ledger to this program's schema, after a backup beside it."""
-    backup = f"{path}.before-{wanted:04d}-{int(time.time())}"
-    connection.execute("VACUUM INTO ?", (backup,))
-    os.chmod(backup, 0o600)
-    _apply(connection, [m for m in migrations() if m.number > found])
+def upgrade(path: str, connection: sqlite3.Connection, wanted: int) -> None:
+    """Bring an older ledger to this program's schema, after a backup beside it; by one firing, while others wait."""
+    lock = os.open(path + ".upgrade", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found < wanted:  # else another firing was first
+            backup = f"{path}.before-{wanted:04d}-{int(time.time())}"
+            connection.execute("VACUUM INTO ?", (backup,))
+            os.chmod(backup, 0o600)
+            _apply(connection, [m for m in migrations() if m.number > found])
+    finally:
+        os.close(lock)  # closing is what releases it
 
 
 def _apply(connection: sqlite3.Connection, pending: list[Migration]) -> None:

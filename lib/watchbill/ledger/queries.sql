@@ -115,6 +115,9 @@ FROM claims WHERE state IN ('intended', 'won') AND host <> :host
 -- sighting_get: since when a tip has stood unchanged
 SELECT tip, first_seen_ms, boot FROM sightings WHERE repo_id = :repo_id AND number = :number
 
+-- sightings_of_repo: all of them, in one read
+SELECT number, tip, boot, first_seen_ms FROM sightings WHERE repo_id = :repo_id
+
 -- sighting_put: a tip seen for the first time, or after a reboot
 INSERT INTO sightings (repo_id, number, tip, first_seen_ms, boot)
 VALUES (:repo_id, :number, :tip, :first_seen_ms, :boot)
@@ -206,3 +209,18 @@ UPDATE polls SET refreshing_by = NULL, refreshing_until = NULL WHERE query = :qu
 
 -- poll_give_back_all: everything this firing was asking
 UPDATE polls SET refreshing_by = NULL, refreshing_until = NULL WHERE refreshing_by = :by
+
+-- pace_take: one more push, on record; its theoretical arrival time, never further ahead than the longest wait allows
+INSERT INTO paces (repo, tat_ms) VALUES (:repo, :now_ms + :interval_ms)
+ON CONFLICT (repo) DO UPDATE SET tat_ms = CASE
+  WHEN paces.tat_ms <= :now_ms THEN :now_ms + :interval_ms
+  WHEN paces.tat_ms + :interval_ms >= :latest_ms THEN :latest_ms
+  ELSE paces.tat_ms + :interval_ms END
+RETURNING tat_ms
+
+-- effects_on_issue: all that was done outside for one issue, by whomever; in no order
+SELECT id, key, firing, kind, intent, receipt, intended_at, received_at FROM effects
+WHERE key >= :prefix AND key < :beyond
+
+-- claims_ever_won: the issues of a repository that this host has had
+SELECT DISTINCT number FROM claims WHERE repo_id = :repo_id AND won_at IS NOT NULL

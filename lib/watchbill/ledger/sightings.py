@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from watchbill.ledger.db import Ledger
 
 
@@ -17,3 +19,18 @@ def unchanged_s(ledger: Ledger, repo_id: int, number: int, tip: str, elapsed: fl
     with ledger.transaction():
         ledger.write("sighting_put", repo_id=repo_id, number=number, tip=tip, first_seen_ms=now_ms, boot=boot)
     return 0.0
+
+
+def observe(ledger: Ledger, repo_id: int, tips: Mapping[int, str], elapsed: float, boot: str) -> None:
+    """Every claim of a repository as just listed: the waiting begins when a tip is first seen, not when it matters."""
+    known = {row[0]: row[1:] for row in ledger.rows("sightings_of_repo", repo_id=repo_id)}
+    now_ms = int(elapsed * 1000)
+    fresh = {
+        number: tip
+        for number, tip in tips.items()
+        if known.get(number, ("", ""))[:2] != (tip, boot) or now_ms < known[number][2]
+    }
+    if fresh:
+        with ledger.transaction():
+            for number, tip in fresh.items():
+                ledger.write("sighting_put", repo_id=repo_id, number=number, tip=tip, first_seen_ms=now_ms, boot=boot)

@@ -65,6 +65,11 @@ def has_commit(path: str, sha: str) -> bool:
     return _git(path, "cat-file", "-e", f"{sha}^{{commit}}").returncode == 0
 
 
+def contains(path: str, head: str, commit: str) -> bool:
+    """Is `commit` the head itself or behind it?"""
+    return _git(path, "merge-base", "--is-ancestor", commit, head).returncode == 0
+
+
 def between(path: str, base: str, head: str) -> int:
     """How many commits `head` has that `base` has not."""
     return int(_git(path, "rev-list", "--count", f"{base}..{head}", "--").stdout.strip() or 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import sys
 import tempfile
 import threading
@@ -23,7 +24,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = False  # with block_on_close, server_close() joins them
     request_queue_size = 128  # fifty firings may be due in one second
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:
+    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         super().__init__(("127.0.0.1", port), handler)
         self.closing = threading.Event()  # what waits on purpose (a delay fault) waits on this
         self._open: set[socket.socket] = set()
@@ -31,13 +33,18 @@ class Server(ThreadingHTTPServer):
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="practice", daemon=True)
         self._thread.start()
 
+    def server_activate(self) -> None:
+        super().server_activate()
+        if self._tls:  # the handshake is made by the connection's own thread, at its first read
+            self.socket = self._tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
     @property
     def port(self) -> int:
         return int(self.server_address[1])
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:

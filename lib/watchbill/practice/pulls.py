@@ -14,10 +14,11 @@ from watchbill.practice.store import Store
 _CLOSES = re.compile(r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?\s+#(\d+)\b", re.IGNORECASE)
 
 
-def follow(store: Store, repo_id: int) -> State:
+def follow(store: Store, repo_id: int, actor: str | None = None) -> State:
     """Bring open pull requests up to date with the branches, and return the state.
 
-    A head that moved is taken over; one whose branch is gone closes its pull request, as at GitHub.
+    A head that moved is taken over; one whose branch is gone, or its base's, closes its pull request, as at GitHub:
+    by `actor`, who pushed; by its author when that is not known.
     """
     repo = store.snapshot().repos[repo_id]
     if not any(one.pull and one.state == "open" for one in repo.issues.values()):
@@ -28,17 +29,17 @@ def follow(store: Store, repo_id: int) -> State:
         heads = bare.refs(repo.git).heads
         for one in state.repos[repo_id].issues.values():
             if one.pull and one.state == "open":
-                state = _follow_one(state, repo_id, one, heads, at)
+                state = _follow_one(state, repo_id, one, heads, actor or one.author, at)
         return state, state
 
     return store.change(move)
 
 
-def _follow_one(state: State, repo_id: int, one: Issue, heads: dict[str, str], at: int) -> State:
+def _follow_one(state: State, repo_id: int, one: Issue, heads: dict[str, str], actor: str, at: int) -> State:
     assert one.pull is not None
-    head, base = heads.get(one.pull.head_ref), heads.get(one.pull.base_ref, one.pull.base_sha)
-    if head is None:
-        return moves.close(state, repo_id, one.number, one.author, at)
+    head, base = heads.get(one.pull.head_ref), heads.get(one.pull.base_ref)
+    if head is None or base is None:
+        return moves.close(state, repo_id, one.number, actor, at)
     if head != one.pull.head_sha:
         state = moves.move_pull(state, repo_id, one.number, at, head_sha=head)
     if base != one.pull.base_sha:
@@ -62,9 +63,13 @@ def check_reopening(state: State, repo_id: int, number: int) -> None:
         return
     if one.pull.merged_at is not None:
         raise invalid("PullRequest", "custom", field="state", message="state cannot be changed. It was merged.")
-    head = one.pull.head_ref
-    if head not in bare.refs(repo.git).heads:
-        why = f"state cannot be changed. The {head} branch has been deleted."
+    head, heads = one.pull.head_ref, bare.refs(repo.git).heads
+    for branch in (head, one.pull.base_ref):
+        if branch not in heads:
+            why = f"state cannot be changed. The {branch} branch has been deleted."
+            raise invalid("PullRequest", "custom", field="state", message=why)
+    if not bare.contains(repo.git, heads[head], one.pull.head_sha):
+        why = f"state cannot be changed. The {head} branch was force-pushed or recreated."
         raise invalid("PullRequest", "custom", field="state", message=why)
     if same_open(state, repo_id, head, one.pull.base_ref):
         why = f"A pull request already exists for {repo.full_name.split('/')[0]}:{head}."

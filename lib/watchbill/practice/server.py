@@ -168,11 +168,18 @@ class _Handler(loopback.Handler):
             return
         if rule is not None and rule.kind in {"lost_after", "5xx_after"}:
             githttp.answer(self, repo.git, service, query, user=login or "anonymous", deliver=False)
+            self._pushed(repo.id, service, login)
             self._finish(Answer(0), login, rule)
             return
         kind = rule.kind if rule else ""
         user = login or "anonymous"
         githttp.answer(self, repo.git, service, query, user=user, told=lambda status: self._log(status, login, kind))
+        self._pushed(repo.id, service, login)
+
+    def _pushed(self, repo_id: int, service: str, login: str) -> None:
+        """What a push does to pull requests, done now: a branch that is deleted and made again has been away."""
+        if service == "git-receive-pack" and self.command == "POST":
+            pulls.follow(self.practice.store, repo_id, login or None)
 
     def _git_refusal(self, state: State, name: str, writes: bool) -> Answer | None:
         """Why git may not, as GitHub says it: 401 to be asked for credentials, 403 to a person, 404 to a stranger."""
