@@ -117,18 +117,19 @@ def move(
     head: str | None = None,
     settling: bool = False,
     again: bool = True,
+    patient: bool = True,
 ) -> effects.Receipt:
     """Advance our own claim to `record`, in one atomic push with `further` refs; the receipt's verdict says what came.
 
     The intended id is written down before it is pushed. `again`: once more when what was in the way was a push of our
-    own that had been given up for lost.
+    own that had been given up for lost. `patient`: see Ports.claim_refs.
     """
     if claims.unresolved(f.ledger, f.id):
         adopt(f)  # lest the only trace of a push whose answer was lost be written over
     claim = f.claim
     assert claim is not None
     record = record._replace(sequence=claim.record.sequence + 1)
-    session = f.ports.claim_refs(claim.target.repo)
+    session = f.ports.claim_refs(claim.target.repo, patient)
 
     def push() -> effects.Receipt:
         intended = session.write(record, parent=claim.tip, head=head)
@@ -211,12 +212,13 @@ def over(f: Firing) -> None:
 def renew(f: Firing) -> str | None:
     """Called while something long runs: renew in time; the reason to stop it when the claim is lost.
 
-    A network error is neither a loss nor a renewal: it is tried again at the next call.
+    A network error is neither a loss nor a renewal: it is tried again at the next call. Published work needs none: for
+    a grace it is ours to open, and then whoever does it does the same.
     """
-    if f.claim is None or not f.renewal_due():
+    if f.claim is None or f.claim.record.state != "active" or not f.renewal_due():
         return None
     try:
-        receipt = move(f, next_record(f.now, f.claim.record), settling=True)
+        receipt = move(f, next_record(f.now, f.claim.record), settling=True, patient=False)
     except (ForgeError, GitError) as error:
         f.note("the claim could not be renewed now", reason=str(error))
         return None

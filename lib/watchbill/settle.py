@@ -6,10 +6,11 @@ moves (the truth), then labels and comment (what people see), then the money and
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 
-from watchbill import claim, collect, effects, evidence, look, mend, process, render, tidy, worktree
+from watchbill import claim, collect, effects, evidence, look, mend, process, tidy, worktree
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Seen
@@ -82,7 +83,8 @@ def _frozen(f: Firing, target: Target, tree: Tree) -> str | None:
     frozen = mirror.freeze(tree.path, tree.base, tree.index_copy)
     if frozen == mirror.tree_of(tree.base):
         return None
-    return str(mirror.commit(frozen, tree.base, render.commit_message(f, target), f.agent.name, f.now))
+    said = f"Work in progress on #{target.issue.number} [skip ci]\n\nAgent: {f.agent.name}\nFiring: {f.id}\n"
+    return str(mirror.commit(frozen, tree.base, said, f.agent.name, f.now))
 
 
 def _release(f: Firing, end: Ending) -> None:
@@ -182,9 +184,8 @@ def the_dead(f: Firing) -> None:
     """Repair what dead firings of this host left: processes, rows, money, claims. At most three."""
     bury(f.ledger, f.row.host, f.now)
     held = [row for row in claims.live(f.ledger, f.row.host) if look.is_over(f.ledger, row)]
-    for row in [row for row in held if row.repo in f.fleet.repos][:_MOST_DEAD]:
-        if not _ours_to_repair(f, row):
-            continue
+    ours = (row for row in held if row.repo in f.fleet.repos and _ours_to_repair(f, row))
+    for row in itertools.islice(ours, _MOST_DEAD):
         try:
             _repair(f, row)
         except _OUTSIDE as error:
