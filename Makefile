@@ -16,13 +16,10 @@ check: .venv/.made
 	$(BIN)/mypy
 
 # Every boundary and no fewer, then N random kills and six hosts with fifty issues; what happened goes to REPORT.
-N ?= 200
-SEED ?= $(shell date +%s)
-REPORT ?= dist/crash-report.json
 crash: .venv/.made
-	@mkdir -p $(dir $(REPORT))
+	@mkdir -p dist
 	WATCHBILL_CRASH_THOROUGH=1 $(BIN)/python -m pytest -q -n auto tests/crash
-	$(BIN)/python tests/crash/chance.py --n $(N) --seed $(SEED) --report $(REPORT)
+	$(BIN)/python tests/crash/chance.py --n $(or $(N),200) --seed $(or $(SEED),$(shell date +%s)) --report $(or $(REPORT),dist/crash-report.json)
 
 bench: .venv/.made
 	$(BIN)/python tests/bench/bench.py

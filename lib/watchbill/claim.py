@@ -18,6 +18,8 @@ from watchbill.money import UNITS
 from watchbill.outcomes import Ended
 from watchbill.reserve import Reserved
 
+#: A look at the claim refs is good for so long.
+LONG_AGO_S = 10.0
 #: How many candidates one firing tries to win.
 MOST = 3
 
@@ -43,6 +45,7 @@ def take(f: Firing, reserved: Reserved) -> Claim | None:
         return {"verdict": "ok", "reason": "", "tip": reserved.intended} if ours else None
 
     # Two firings that want the same generation are two effects: the swap decides between them, not the key.
+    sent_at = f.ports.clock.elapsed()
     receipt = effects.perform(f, target, f"claim by {f.id}", {"ref": ref, "to": reserved.intended}, swap, look)
     if receipt["verdict"] == "ok":
         with f.ledger.transaction(durable=True):
@@ -52,7 +55,8 @@ def take(f: Firing, reserved: Reserved) -> Claim | None:
         if swept:
             target = target._replace(branch_tip=None, wip_tip=None)
         f.claim = Claim(target, reserved.record, reserved.intended)
-        f.renewed()
+        f.renewed(sent_at)
+        f.looked()
         project(f, f.claim, "active")
         return f.claim
     if receipt["verdict"] in ("lost", "moved"):
@@ -65,7 +69,7 @@ def told(verdict: Verdict, tip: str) -> effects.Receipt:
     """A verdict as a receipt. One that is unknown is none: raises Unknown, so that it is looked up and tried again."""
     if verdict.kind == "unknown":
         raise Unknown(f"the remote did not say what became of a push: {verdict.reason}")
-    return {"verdict": verdict.kind, "reason": verdict.reason, "tip": tip}
+    return {"verdict": verdict.kind, "reason": verdict.reason, "tip": tip, "ref": verdict.ref}
 
 
 def _rejected_work(f: Firing, target: Target) -> tuple[Move, ...]:
@@ -83,10 +87,12 @@ def aside(f: Firing, owned: Claim, branch_tip: str | None, wip_tip: str | None) 
     there = [(ref, tip) for ref, tip in places if tip]
     if not there:
         return ()
-    ref, tip = there[0]
-    f.ports.mirror(owned.target.repo).have(tip, ref)  # a person may have added to it
-    kept = Move(session.kept_ref(record.number, record.generation), "", tip)
-    return (kept, *(Move(ref, tip, "") for ref, tip in there))
+    kept = session.kept_ref(record.number, record.generation)
+    names = [kept, f"{kept}-wip"] if len(there) > 1 else [kept]
+    for ref, tip in there:
+        f.ports.mirror(owned.target.repo).have(tip, ref)  # a person may have added to it
+    into = [Move(name, "", tip) for name, (_, tip) in zip(names, there, strict=True)]
+    return (*into, *(Move(ref, tip, "") for ref, tip in there))
 
 
 def _give_up(f: Firing, target: Target) -> None:
@@ -152,6 +158,7 @@ def move(
         with f.ledger.transaction():
             claims.advance(f.ledger, f.id, receipt["tip"], record.state)
         f.claim = Claim(claim.target, record, receipt["tip"])
+        f.looked()
     elif receipt["verdict"] == "lost":
         there = adopt(f)
         if claims.still_won(f.ledger, f.id) and there.tip != claim.tip:  # the loser and the winner are both ours
@@ -202,6 +209,18 @@ def finished_for(ours: ClaimRecord, found: ClaimRecord) -> bool:
     return same and ours.head is not None and found.state in ("pr", "done")
 
 
+def spent(f: Firing, record: ClaimRecord) -> int:
+    """What was spent on the issue, micro-dollars: in place of what this firing reserved, what it used.
+
+    From `published` on a record has it already.
+    """
+    if record.state != "active":
+        return record.spent
+    held = reservations.of_firing(f.ledger, f.id)
+    reserved = sum(row.reserved for row in held if (row.scope, row.unit) == ("firing", "usd"))
+    return max(0, record.spent - reserved) + f.cost_micro
+
+
 def over(f: Firing) -> None:
     """The claim is not ours to act on any more: its ref says so, and people have been told."""
     assert f.claim is not None
@@ -217,6 +236,8 @@ def renew(f: Firing) -> str | None:
     """
     if f.claim is None or f.claim.record.state != "active" or not f.renewal_due():
         return None
+    sent_at = f.ports.clock.elapsed()
+    f.renewal_tried(sent_at)
     try:
         receipt = move(f, next_record(f.now, f.claim.record), settling=True, patient=False)
     except (ForgeError, GitError) as error:
@@ -225,18 +246,18 @@ def renew(f: Firing) -> str | None:
     if receipt["verdict"] == "lost":
         return "lost"
     if receipt["verdict"] == "ok":
-        f.renewed()
+        f.renewed(sent_at)
     return _called_off(f, f.claim.target)
 
 
 def _called_off(f: Firing, target: Target) -> str | None:
     """A person who closed the issue or said no is obeyed within one renewal, before more is spent."""
     try:
-        issue = f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
+        issue = poll.issue_of(f, target.repo, target.issue.number)
     except ForgeError as error:
         f.note("the issue could not be read now", reason=str(error))
         return None
-    return None if said_no(f, issue) is None else "called off"
+    return None if issue is not None and said_no(f, issue) is None else "called off"
 
 
 def said_no(f: Firing, issue: Issue) -> Ended | None:
@@ -261,7 +282,7 @@ def project(
         if issue is None:
             issue = forge.issues.read(target.repo.full_name, target.issue.number) if settling else target.issue
         wanted = lifecycle.edit(state, issue.state == "open", frozenset(issue.labels), f.labels_of(claim.record.agent))
-        relabel(f, target, f"label {state}", wanted.add, wanted.remove, settling=settling)
+        relabel(f, claim, f"label {state}", wanted.add, wanted.remove, settling=settling)
         comment(f, claim, state, settling=settling, why=why)
     except ForgeError as error:
         f.note("labels and comment not written now", state=state, error=str(error))
@@ -270,19 +291,37 @@ def project(
 
 
 def relabel(
-    f: Firing, target: Target, kind: str, add: tuple[str, ...], remove: tuple[str, ...], *, settling: bool = False
+    f: Firing, owned: Claim, kind: str, add: tuple[str, ...], remove: tuple[str, ...], *, settling: bool = False
 ) -> None:
-    """Add before remove: a torn edit leaves two labels, which is repaired, and never none."""
+    """Say of the claim what is true of it at `owned.tip`; nothing, when it has moved on since.
+
+    Add before remove: a torn edit leaves two labels, which is repaired, and never none. Labels have no precondition:
+    who froze, and woke up late, looks before, and takes back what could pass for a person's word.
+    """
+    target, names = owned.target, f.labels_of(owned.record.agent)
     issues, name, number = f.ports.forge.issues, target.repo.full_name, target.issue.number
 
     def label() -> effects.Receipt:
+        began, long_ago_s = f.ports.clock.elapsed(), min(LONG_AGO_S, f.fleet.claims.grace_s)
+        if began - f.looked_at > long_ago_s and not _still_at(f, owned):
+            return {"stale": owned.tip}
         if add:
             issues.add_labels(name, number, add)
+        late = f.ports.clock.elapsed() - began > long_ago_s
+        if names.implement in add and late and not _still_at(f, owned):
+            issues.remove_label(name, number, names.implement)
+            return {"stale": owned.tip}
         for gone in remove:
             issues.remove_label(name, number, gone)
         return {"added": add, "removed": remove}
 
     effects.perform(f, target, kind, {"add": add, "remove": remove}, label, settling=settling)
+
+
+def _still_at(f: Firing, owned: Claim) -> bool:
+    there = f.ports.claim_refs(owned.target.repo).read(owned.record.number).tip
+    f.looked()
+    return there == owned.tip
 
 
 def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False, why: str = "") -> None:
@@ -317,4 +356,5 @@ def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False, why:
             f.comment_ids[place] = found
         return {"comment": found} if found and state == "active" else None
 
-    effects.perform(f, target, f"comment {state}", {"state": state}, write, look, settling=settling)
+    ordinal = claim.record.sequence  # it may come to the same state twice
+    effects.perform(f, target, f"comment {state}", {"state": state}, write, look, ordinal=ordinal, settling=settling)

@@ -6,7 +6,7 @@ that already exist for its branch.
 
 from __future__ import annotations
 
-from watchbill import admit, mend, poll
+from watchbill import admit, ending, mend, poll
 from watchbill.claims import rules
 from watchbill.claims.refs import Seen
 from watchbill.compiled import Repo
@@ -15,12 +15,14 @@ from watchbill.ledger import claims, firings, polls
 from watchbill.ledger.attempts import get as attempts_of
 from watchbill.ledger.decisions import Decision
 from watchbill.live import Firing, Target
-from watchbill.look import Listed, query, won_meanwhile
+from watchbill.look import Listed, won_meanwhile
 
 #: A firing reads at most so many issues by number: the rest wait for the next one.
 MOST = 10
 #: After so many seconds another may examine an issue: this one has died over it.
 _EXAMINED_S = 120
+#: What was refused lately comes last for so long.
+_REFUSED_S = 900
 
 
 class Not(Exception):
@@ -40,9 +42,14 @@ def target(f: Firing, listed: Listed) -> Target | None:
         found = terms(f, listed)
     except Not as no:
         _let_go(f, listed)
+        _remember(f, listed)
         winner = _winner_meanwhile(f, listed)
         lost = Decision("examine", subject, "lost", "taken-meanwhile", winner or "")
         f.decide(lost if winner else Decision("examine", subject, "skip", *no.reason))
+        return None
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a mistake of ours about one issue
+        _let_go(f, listed)
+        f.decide(Decision("examine", subject, "skip", "bug", ending.of(f, error).reason))
         return None
     numbers = {"label_event": found.label_event, "generation": found.generation, "attempt": found.attempt}
     said = f"labelled by {found.labelled_by}: generation {found.generation}, attempt {found.attempt}"
@@ -65,16 +72,16 @@ def terms(f: Firing, listed: Listed) -> Target:
         if pull.state == "open":
             raise Not("pull-request-open", f"pull request #{pull.number} for it is open")
     admitted, left_out = _admitted(f, listed.repo, issue)
-    default_branch = polls.get(f.ledger, query(listed.repo, f.agent.takes)).body["default_branch"]
-    digest = poll.digest(issue)
-    anew = isinstance(seen.record, rules.ClaimRecord) and rules.begins_anew(seen.record)
-    tried = attempts_of(f.ledger, f.agent.role, f"{listed.repo_id}#{issue.number}", digest)
+    attempt = 1 if _anew(seen) else max(_tried_here(f, listed, issue), _tried(seen)) + 1
+    if attempt > rules.MOST_TRIES:
+        raise Not("tries-spent", f"its {rules.MOST_TRIES} tries are made; the sweep hands it to a person")
+    default_branch = poll.facts(f, listed.repo).default_branch
     return Target(
         repo=repo,
         repo_id=listed.repo_id,
         default_branch=default_branch,
         issue=issue,
-        digest=digest,
+        digest=poll.digest(issue),
         admitted=admitted,
         left_out=left_out,
         tip=seen.tip,
@@ -82,9 +89,10 @@ def terms(f: Firing, listed: Listed) -> Target:
         generation=start.generation,
         # The newest one seen, be it our own: where we act in a person's name, a label that we put back ourselves must
         # not pass for this person's later word.
-        label_event=max(start.label_event, *(e.id for e in events if e.label == f.agent.takes and e.added)),
+        # Of every label that some agent takes: what was asked of two agents at once is one word.
+        label_event=max(start.label_event, *(e.id for e in events if e.label in _takes(f) and e.added)),
         labelled_by=event.actor.login,
-        attempt=1 if anew else max(tried.tries, _tried_elsewhere(f, seen)) + 1,
+        attempt=attempt,
         pr_floor=max((pull.number for pull in pulls), default=0),
         branch=rules.work_branch(issue.number),
         base=f.ports.mirror(repo).refresh(default_branch),
@@ -132,6 +140,8 @@ def _permission(f: Firing, repo: str, event: LabelEvent) -> str:
 
 def _start(f: Firing, listed: Listed, seen: Seen, event: LabelEvent) -> rules.Start:
     """The generation that may begin."""
+    if isinstance(seen.record, rules.ClaimRecord) and seen.record.repo_id != listed.repo_id:
+        raise Not("claim-unreadable", f"its claim is of another repository, {seen.record.repo_id}; held for a person")
     known = claims.last_won(f.ledger, listed.repo_id, listed.number)
     takeover = mend.takeover(f, listed.repo_id, listed.number, seen)
     start = rules.may_start(seen.record, event.id, takeover, known.generation if known else 0)
@@ -148,12 +158,22 @@ def _branch_is_ours(f: Firing, repo: Repo, number: int, seen: Seen) -> bool:
     return any(isinstance(r, rules.ClaimRecord) and r.head == seen.branch_tip for _, r in history)
 
 
-def _tried_elsewhere(f: Firing, seen: Seen) -> int:
-    """What another host's record says of tries on the same person's word; this host's own are in its ledger."""
+def _takes(f: Firing) -> set[str]:
+    return {f.agent.takes, *(agent.takes for agent in f.roster.agents.values())}
+
+
+def _anew(seen: Seen) -> bool:
+    return isinstance(seen.record, rules.ClaimRecord) and rules.begins_anew(seen.record)
+
+
+def _tried_here(f: Firing, listed: Listed, issue: Issue) -> int:
+    return attempts_of(f.ledger, f.agent.role, f"{listed.repo_id}#{issue.number}", poll.digest(issue)).tries
+
+
+def _tried(seen: Seen) -> int:
+    """What the record says of tries on the same person's word, whoever's they were."""
     record = seen.record
-    if not isinstance(record, rules.ClaimRecord) or record.host == f.row.host:
-        return 0
-    return record.attempt if rules.phase(record) in ("active", "released(retry)") else 0
+    return record.attempt if isinstance(record, rules.ClaimRecord) and not rules.begins_anew(record) else 0
 
 
 def _ours_to_examine(f: Firing, listed: Listed) -> bool:
@@ -175,6 +195,28 @@ def _ours_to_examine(f: Firing, listed: Listed) -> bool:
     said = f"claimed it first, as generation {owner.generation}" if owner else "is claiming it"
     f.decide(Decision("examine", subject, "lost", "taken-meanwhile", f"{who} {said}"))
     return False
+
+
+def in_order(f: Firing, candidates: tuple[Listed, ...]) -> list[Listed]:
+    """Oldest first; but those that were looked at lately, and not to be had, after all others: ten of them would
+    otherwise keep every firing from the eleventh."""
+    since_ms = (f.now - _REFUSED_S) * 1000
+
+    def lately(listed: Listed) -> bool:
+        known = polls.get(f.ledger, _refusal(listed))
+        return known.fetched_ms > since_ms and known.body == [listed.digest, listed.tip]
+
+    return sorted(candidates, key=lately)
+
+
+def _remember(f: Firing, listed: Listed) -> None:
+    with f.ledger.transaction():
+        polls.take(f.ledger, _refusal(listed), f.id, f.now, f.now)
+        polls.put(f.ledger, _refusal(listed), f.id, None, f.now * 1000, [listed.digest, listed.tip])
+
+
+def _refusal(listed: Listed) -> str:
+    return f"refused {listed.repo_id}#{listed.number}"
 
 
 def _question(listed: Listed) -> str:

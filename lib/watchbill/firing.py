@@ -88,7 +88,7 @@ def take_one(f: Firing) -> Claim:
     seen = f.step("look", look.sight, f.ledger, f.fleet, f.agent, look.asked(f.ledger, f.agent), f.row.started, f.now)
     f.decide(*seen.decisions)
     tries = 0
-    for listed in seen.candidates[: examine.MOST]:
+    for listed in examine.in_order(f, seen.candidates)[: examine.MOST]:
         target = f.step("examine", examine.target, f, listed)
         if target is None:
             continue

@@ -7,6 +7,7 @@ Standard library only: this module lies on the way to a refusal.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 
@@ -35,19 +36,20 @@ def host_id(path: str) -> str:
     if known and all(known.get(key) == value for key, value in binding.items()):
         return str(known["id"])
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    made = {"id": os.urandom(6).hex(), **binding}
-    aside = f"{path}.{os.getpid()}"
-    with open(aside, "w", encoding="ascii") as file:
-        json.dump(made, file)
-    if known is None:
-        try:
-            os.link(aside, path)  # two first firings: one of them wins, both use what it wrote
-        except FileExistsError:
-            pass
-        os.unlink(aside)
-    else:
-        os.replace(aside, path)
-    return str((_read(path) or made)["id"])
+    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of firings that begin together one writes, and all use what it wrote
+        again = _read(path)
+        if again != known and again and all(again.get(key) == value for key, value in binding.items()):
+            return str(again["id"])
+        made = {"id": os.urandom(6).hex(), **binding}
+        aside = f"{path}.{os.getpid()}"
+        with open(aside, "w", encoding="ascii") as file:
+            json.dump(made, file)
+        os.replace(aside, path)  # also of one that cannot be read: a new id each time would be a new host each time
+        return str(made["id"])
+    finally:
+        os.close(lock)
 
 
 def _read(path: str) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from watchbill import claim, collect, effects, render, verify
 from watchbill.claims import rules
+from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move
 from watchbill.forge.base import ForgeError, Issue, Pull, Refused, Unreachable
 from watchbill.ledger import firings
@@ -43,6 +44,9 @@ def _still_wanted(f: Firing) -> Issue:
 def _push(f: Firing, work: Work) -> None:
     """The fenced push. A person who pushed to the branch meanwhile is not overwritten: once, we go on top of them."""
     receipt = _pushed(f, work)
+    if receipt["verdict"] == "moved" and "/wip/" in receipt["ref"]:  # somebody deleted what we went on from
+        f.claim = f.claim and f.claim._replace(target=f.claim.target._replace(wip_tip=None))
+        receipt = _pushed(f, work)
     if receipt["verdict"] == "moved":
         receipt = _pushed(f, _on_top_of_theirs(f, work))
     if receipt["verdict"] == "lost":
@@ -65,11 +69,11 @@ def _pushed(f: Firing, work: Work) -> effects.Receipt:
         head=work.commit,
         title=title,
         body=body,
-        spent=held.record.spent + f.cost_micro,
+        spent=claim.spent(f, held.record),
     )
     session = f.ports.claim_refs(target.repo)
     moves = [Move(session.branch_ref(record.number), target.branch_tip or "", work.commit)]
-    if target.wip_tip:  # it has become this work
+    if target.wip_tip and f.earlier == "applied":  # it has become this work
         moves.append(Move(session.wip_ref(record.number), target.wip_tip, ""))
     return claim.move(f, record, *moves, head=work.commit)
 
@@ -90,8 +94,13 @@ def _on_top_of_theirs(f: Firing, work: Work) -> Work:
     f.say(f"somebody pushed to {target.branch}: the work goes on top of {theirs[:12]}")
     f.claim = f.claim._replace(target=target._replace(branch_tip=theirs))
     moved = f.tree._replace(base=theirs)
-    again = collect.scanned(f, target, moved, tree)
-    verify.work(f, target, moved, again, place="verify-again")
+    try:
+        again = collect.scanned(f, target, moved, tree)
+        verify.work(f, target, moved, again, place="verify-again")
+    except Ended as end:
+        if end.ending.outcome == "checks_failed":
+            raise _branch_moved(f, "pushed what makes the checks fail together with the work") from end
+        raise
     return again
 
 
@@ -111,6 +120,11 @@ def _read_patiently(f: Firing, target: Target) -> Issue:
             claim.renew(f)
             f.obey()
     return f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
+
+
+def pull_ordinal(record: ClaimRecord) -> int:
+    """Tells apart the pull requests of two heads, for a generation's number can come back when its ref is deleted."""
+    return int(str(record.head)[:8], 16)
 
 
 def open_pull(f: Firing, owned: Claim) -> int:
@@ -151,7 +165,7 @@ def open_pull(f: Firing, owned: Claim) -> int:
             draft=not target.repo.checks,
         )
 
-    receipt = effects.perform(f, target, PULL, {"head": record.head}, create, ours)
+    receipt = effects.perform(f, target, PULL, {"head": record.head}, create, ours, ordinal=pull_ordinal(record))
     f.pull = int(receipt["number"])
     with f.ledger.transaction():
         firings.opened(f.ledger, record.firing, f.pull)

@@ -140,6 +140,8 @@ class Firing:
         self.decided: list[Decision] = []
         self._ordinal = 0
         self._renewed_at = ports.clock.elapsed()
+        self._renewal_tried_at = 0.0
+        self.looked_at = ports.clock.elapsed()
         with contextlib.suppress(OSError):  # `note` says so
             os.makedirs(ports.home.logs, mode=0o700, exist_ok=True)
         self._log_path = os.path.join(ports.home.logs, f"{agent.name}.log")
@@ -182,10 +184,20 @@ class Firing:
         return names._replace(implement=owner.takes) if owner is not None and owner.takes else names
 
     def renewal_due(self) -> bool:
-        return self.ports.clock.elapsed() - self._renewed_at >= self.fleet.claims.renew_s
+        """Not yet tried lately, either: a remote that says no is not asked at every beat."""
+        now, every = self.ports.clock.elapsed(), self.fleet.claims.renew_s
+        return now - self._renewed_at >= every and now - self._renewal_tried_at >= max(every / 10, min(every, 5))
 
-    def renewed(self) -> None:
-        self._renewed_at = self.ports.clock.elapsed()
+    def renewal_tried(self, at: float) -> None:
+        self._renewal_tried_at = at
+
+    def looked(self) -> None:
+        """A claim ref was just read, or moved by us."""
+        self.looked_at = self.ports.clock.elapsed()
+
+    def renewed(self, sent_at: float) -> None:
+        """`sent_at`: before the push, for it may have been done long before its answer was seen."""
+        self._renewed_at = sent_at
 
     def step(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step of the story, on record: when it began, how long it took, how it ended."""

@@ -58,7 +58,7 @@ def mend(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> M
             break
         for repair in repairs:
             if isinstance(repair, reconcile.Relabel):
-                claim.relabel(f, about.claim.target, f"relabel by {f.id}", repair.add, repair.remove)
+                claim.relabel(f, about.claim, f"relabel by {f.id}", repair.add, repair.remove)
                 done.append("labels put right")
             elif isinstance(repair, reconcile.OpenPull):
                 about = about._replace(pull=_open(f, about))
@@ -78,7 +78,9 @@ def mend(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> M
 
 def facts(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> About | None:
     """None: there is no claim on it, or its record is of another repository."""
-    seen = seen or f.ports.claim_refs(repo).read(number)
+    if seen is None:
+        seen = f.ports.claim_refs(repo).read(number)
+        f.looked()
     if seen.record is None or seen.tip is None:
         return None
     repo_id = poll.facts(f, repo.full_name).id
@@ -86,10 +88,10 @@ def facts(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> 
     if record is not None and record.repo_id != repo_id:
         f.note("a claim of another repository", issue=f"{repo.full_name}#{number}", repo_id=record.repo_id)
         return None
-    issue = issue_of(f, repo, number)
+    issue = poll.issue_of(f, repo, number)
     known = takeover(f, repo_id, number, seen)
     stands_for = record or _nobody(repo_id, number, seen.tip)
-    owned = Claim(target_of(f, repo, stands_for, issue or _gone(number), seen), stands_for, seen.tip)
+    owned = Claim(target_of(f, repo, stands_for, issue or gone(number), seen), stands_for, seen.tip)
     pull, state = _pull(f, owned, known) if record else (None, "none")
     labels = frozenset(issue.labels) if issue else frozenset()
     found = Facts(
@@ -147,15 +149,7 @@ def target_of(f: Firing, repo: Repo, record: ClaimRecord, issue: Issue, seen: re
     )
 
 
-def issue_of(f: Firing, repo: Repo, number: int) -> Issue | None:
-    """None: deleted, or not visible to us."""
-    try:
-        return f.ports.forge.issues.read(repo.full_name, number)
-    except NotFound:
-        return None
-
-
-def _gone(number: int) -> Issue:
+def gone(number: int) -> Issue:
     """Stands for an issue that is deleted, or not visible to us."""
     nobody = Person(0, "ghost", "User")
     return Issue(number, "", "", "closed", (), nobody, "NONE", 0, 0, 0, "", locked=True, is_pull=False)
@@ -196,7 +190,7 @@ def _surely_absent(f: Firing, owned: Claim, known: rules.Takeover) -> bool:
     else when two lists, a grace apart, show none.
     """
     record, target = owned.record, owned.target
-    meant = ledger_effects.get(f.ledger, effects.key(target, record.generation, land.PULL))
+    meant = ledger_effects.get(f.ledger, effects.key(target, record.generation, land.PULL, land.pull_ordinal(record)))
     if known.dead_here and meant is None:
         began = [step.started_ms for step in steps.of_firing(f.ledger, record.firing) if step.name == "land"]
         if began and f.ports.clock.now() * 1000 - began[-1] < f.fleet.claims.grace_s * 1000:
@@ -233,7 +227,8 @@ def _open(f: Firing, about: About) -> int:
         pull = land.open_pull(f, about.claim)
     except (Refused, NotFound, Unknown):
         with f.ledger.transaction():
-            attempts.add(f.ledger, _ROLL, f"{record.repo_id}#{record.number}", str(record.head), 0)
+            tries = _rolls(f, about.claim) + 1
+            attempts.put(f.ledger, _ROLL, f"{record.repo_id}#{record.number}", str(record.head), tries, 0)
         raise
     return pull
 
@@ -249,25 +244,28 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def _move(f: Firing, about: About, move: reconcile.Move) -> About | None:
+def _move(f: Firing, about: About, move: reconcile.Move, *, settling: bool = False) -> About | None:
     """None: somebody else moved the claim first. Where the work branch cannot be put aside, it stays."""
     owned = about.claim
     record = owned.record._replace(**_CHANGES[move.operation], pr=about.pull or owned.record.pr)
     aside = claim.aside(f, owned, about.seen.branch_tip, about.seen.wip_tip) if move.aside else ()
-    receipt = advance(f, owned, record, move.why, *aside)
+    receipt = advance(f, owned, record, move.why, *aside, settling=settling)
     if aside and receipt["verdict"] in ("moved", "refused"):
         f.note("the work branch stays where it is", reason=receipt["reason"])
-        receipt = advance(f, owned, record, move.why)
+        receipt = advance(f, owned, record, move.why, settling=settling)
     if receipt["verdict"] == "lost":
         return None
     if receipt["verdict"] != "ok":
         raise claim.refused(receipt, f"push of {move.operation}")
     done = reconcile.after(about.facts, move)
+    f.looked()
     moved = record._replace(sequence=owned.record.sequence + 1)
     return about._replace(claim=Claim(owned.target, moved, receipt["tip"]), facts=done)
 
 
-def advance(f: Firing, owned: Claim, record: ClaimRecord, why: str, *further: refs.Move) -> effects.Receipt:
+def advance(
+    f: Firing, owned: Claim, record: ClaimRecord, why: str, *further: refs.Move, settling: bool = False
+) -> effects.Receipt:
     """Move a claim that is not this firing's to `record`, from the tip that was read; the receipt has the verdict."""
     record = claim.next_record(f.now, record)._replace(sequence=owned.record.sequence + 1)
     session = f.ports.claim_refs(owned.target.repo)
@@ -283,7 +281,7 @@ def advance(f: Firing, owned: Claim, record: ClaimRecord, why: str, *further: re
 
     intent = {"to": rules.phase(record), "generation": record.generation, "commit": intended, "why": why}
     kind = f"mend claim ref to {rules.phase(record)} by {f.id}"
-    return effects.perform(f, owned.target, kind, intent, push, look, ordinal=record.sequence)
+    return effects.perform(f, owned.target, kind, intent, push, look, ordinal=record.sequence, settling=settling)
 
 
 def by_hand(f: Firing, repo: Repo, number: int, to: str, reason: str, force: bool = False) -> str:
@@ -308,15 +306,19 @@ def by_hand(f: Firing, repo: Repo, number: int, to: str, reason: str, force: boo
     if own is not None and own.state in ("intended", "won") and not _over(f, record.firing) and not force:
         raise Fixable("WB-CLAIM-05", f"firing {record.firing} of this host is at work on {subject}",
                       fix="label it do-not-pickup and it stops by itself; or --force")  # fmt: skip
+    if about.facts.phase == "active" and about.facts.owner in (reconcile.LIVE, reconcile.QUIET) and not force:
+        raise Fixable("WB-CLAIM-05", f"firing {record.firing} of host {record.host} may well be at work on {subject}",
+                      fix="label it do-not-pickup and it stops by itself; or --force")  # fmt: skip
     published = about.facts.phase != "active"
-    moved = _move(f, about, reconcile.Move(operation, reason, aside=published and to == "human"))
+    moved = _move(f, about, reconcile.Move(operation, reason, aside=published and to == "human"), settling=True)
     if moved is None:
         raise Fixable("WB-CLAIM-06", f"somebody else moved the claim on {subject} just now", fix="look again")
     if own is not None:
         with f.ledger.transaction():
             claims.end(f.ledger, record.firing, "superseded", record.state, about.claim.tip, f.now)
     f.decide(Decision("claims", subject, "release", "released-by-hand", f"to {to}: {reason}"))
-    claim.project(f, moved.claim, operation.replace("release", "released"), why=f"released by hand: {reason}")
+    phase = operation.replace("release", "released")
+    claim.project(f, moved.claim, phase, settling=True, why=f"released by hand: {reason}")
     return f"{subject}: generation {record.generation} of {record.agent or 'nobody'} released to {to}"
 
 

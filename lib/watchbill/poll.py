@@ -9,7 +9,7 @@ from typing import Any
 from watchbill import ending, look
 from watchbill.compiled import Repo
 from watchbill.errors import Fixable
-from watchbill.forge.base import ForgeError, Issue, Person, RepositoryFacts
+from watchbill.forge.base import ForgeError, Issue, NotFound, Person, RepositoryFacts
 from watchbill.git import GitError
 from watchbill.ledger import polls, sightings
 from watchbill.ledger.polls import Poll
@@ -90,6 +90,16 @@ def _answer(f: Firing, repo: Repo, label: str, known: Poll) -> tuple[str | None,
 def facts(f: Firing, repo: str) -> RepositoryFacts:
     """What rarely changes about a repository."""
     return RepositoryFacts(**_remembered(f, f"facts {repo}", lambda: f.ports.forge.repository.facts(repo)._asdict()))
+
+
+def issue_of(f: Firing, repo: Repo, number: int) -> Issue | None:
+    """None: deleted, moved away, or not visible to us, while the repository is; a repository that is not there is no
+    answer about its issues (NotFound)."""
+    try:
+        return f.ports.forge.issues.read(repo.full_name, number)
+    except NotFound:
+        f.ports.forge.repository.facts(repo.full_name)
+        return None
 
 
 def myself(f: Firing) -> Person:

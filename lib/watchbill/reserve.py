@@ -84,6 +84,7 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
 
 def first_record(f: Firing, target: Target) -> ClaimRecord:
     """The record of a new generation."""
+    worst = money.worst_case(f.agent.caps, f.ports.engine.headroom_micro)
     return ClaimRecord(
         version=VERSION,
         repo_id=target.repo_id,
@@ -106,7 +107,8 @@ def first_record(f: Firing, target: Target) -> ClaimRecord:
         pr_floor=target.pr_floor,
         pr=None,
         attempt=target.attempt,
-        spent=target.previous.spent if target.previous else 0,
+        # With all that this firing may spend: who finds it silent has no better figure. What it did spend, it says.
+        spent=(target.previous.spent if target.previous else 0) + worst.get("usd", 0),
         outcome=None,
         title=None,
         body=None,
@@ -129,8 +131,16 @@ def wanted_reservations(f: Firing, target: Target) -> list[Reservation]:
         period = money.period(scope, f.ports.clock.now(), f.fleet.timezone)
         for unit in money.UNITS:
             cap = None if scope == "firing" else caps.get((scope, unit))
+            if (scope, unit) == ("issue", "usd") and cap is not None:
+                cap = max(0, cap - _spent_elsewhere(f, target, subject))
             wanted.append(Reservation(f.id, scope, subject, period, unit, cap, worst.get(unit, 0)))
     return wanted
+
+
+def _spent_elsewhere(f: Firing, target: Target, subject: str) -> int:
+    """What the claim's record says was spent on the issue, beyond what this host's ledger has of it: micro-dollars."""
+    here = reservations.spent(f.ledger, "issue", subject, "", "usd")
+    return max(0, (target.previous.spent if target.previous else 0) - here.settled - here.reserved)
 
 
 def _capped(f: Firing, target: Target, wanted: Reservation) -> Ended:

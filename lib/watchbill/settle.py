@@ -10,7 +10,7 @@ import itertools
 import os
 import random
 
-from watchbill import claim, collect, effects, evidence, look, mend, process, tidy, worktree
+from watchbill import claim, collect, effects, ending, evidence, look, mend, poll, process, tidy, worktree
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Seen
@@ -36,6 +36,8 @@ _BACKOFF_S = 900
 _COUNTED = frozenset({"engine_failed", "checks_failed", "no_change", "bug", DIED})
 #: A person's no, heard while the firing was at work.
 _SAID_NO = ("issue-closed", "label-says-no")
+#: States of a record whose work is on the remote.
+_LANDED = ("published", "pr", "done")
 #: Ends that cut work short which somebody can go on from.
 _STOPPED = frozenset({"cancelled", "held", "unauthorized", "unavailable", DIED})
 _OUTSIDE = (ForgeError, GitError, Fixable, Ended, OSError)
@@ -69,8 +71,7 @@ def _keep_work(f: Firing) -> None:
         f.kept, f.kept_commit = mirror.keep(f.id, commit), commit
         evidence.keep(f, "kept", f"{f.kept} {commit}\n", {"ref": f.kept, "commit": commit, "mirror": mirror.path})
     except _OUTSIDE as error:
-        with open(os.path.join(f.tree.root, tidy.HOLDS_WORK), "w", encoding="utf-8") as file:
-            file.write(f"{error}\n")
+        tidy.hold(f.tree.root, str(error))
         f.note("the work could not be kept as a commit; its tree stays", path=f.tree.path, error=str(error))
 
 
@@ -103,7 +104,7 @@ def _release(f: Firing, end: Ending) -> None:
             return
         to = _release_to(f, f.claim.target, end)
         record = f.claim.record._replace(
-            attempt=f.claim.record.attempt - (0 if f.counted else 1), spent=_spent(f, f.claim.record)
+            attempt=f.claim.record.attempt - (0 if f.counted else 1), spent=claim.spent(f, f.claim.record)
         )
         further = _put_by(f, f.claim, to, end)
         record = claim.next_record(f.now, record, state="released", outcome=to)
@@ -115,11 +116,6 @@ def _release(f: Firing, end: Ending) -> None:
             claim.over(f)
     except _OUTSIDE as error:
         f.note("the claim could not be released; the next firing of this host does it", error=str(error))
-
-
-def _spent(f: Firing, record: ClaimRecord) -> int:
-    """Published records carry this firing's cost already."""
-    return record.spent + (f.cost_micro if record.state == "active" else 0)
 
 
 def _put_by(f: Firing, owned: Claim, to: str, end: Ending) -> tuple[Move, ...]:
@@ -139,27 +135,28 @@ def _put_by(f: Firing, owned: Claim, to: str, end: Ending) -> tuple[Move, ...]:
 
 
 def _release_to(f: Firing, target: Target, end: Ending) -> str:
-    """retry or human; an end that says something about the issue is counted here."""
+    """retry or human; an end that says something about the issue is counted here, once."""
     if end.outcome == "needs_human" or end.reason_id in _SAID_NO or claim.said_no(f, target.issue):
         return "human"
-    if end.outcome not in _COUNTED or not f.engine_started:
-        return "retry"
-    f.counted = True
     name = f"{target.repo_id}#{target.issue.number}"
+    if end.outcome not in _COUNTED:
+        return "retry"
+    f.counted = f.engine_started or end.outcome == DIED
     once = effects.key(target, target.generation, f"attempt of {f.id}")
     known = ledger_effects.get(f.ledger, once)
     if known is not None and known.receipt is not None:
         return str(known.receipt["to"])
-    tries = max(attempts.get(f.ledger, f.agent.role, name, target.digest).tries + 1, target.attempt)
+    made = max(attempts.get(f.ledger, f.agent.role, name, target.digest).tries, target.attempt - 1)
+    tries = made + 1 if f.counted else made
     to = "human" if tries >= rules.MOST_TRIES else "retry"
-    wait_s = _BACKOFF_S * 2 ** (tries - 1) * random.uniform(1.0, 1.25)
+    wait_s = _BACKOFF_S * 2 ** (min(max(tries, 1), rules.MOST_TRIES) - 1) * random.uniform(1.0, 1.25)
     with f.ledger.transaction():
         ledger_effects.intend(f.ledger, once, f.id, "attempt", {"tries": tries}, f.now)
         ledger_effects.receive(f.ledger, once, {"to": to}, f.now)
         if to == "human":
             attempts.clear(f.ledger, f.agent.role, name)
         else:
-            attempts.add(f.ledger, f.agent.role, name, target.digest, int(f.now + wait_s))
+            attempts.put(f.ledger, f.agent.role, name, target.digest, tries, int(f.now + wait_s))
     return to
 
 
@@ -190,6 +187,8 @@ def the_dead(f: Firing) -> None:
             _repair(f, row)
         except _OUTSIDE as error:
             f.note("a dead firing's claim could not be repaired now", firing=row.firing, error=str(error))
+        except Exception as error:  # a mistake of ours about one issue is no reason to do nothing else, ever
+            ending.of(f, error)
     with f.ledger.transaction():
         polls.give_back_all(f.ledger, f.id)
     _tidy_after_the_dead(f)
@@ -210,8 +209,31 @@ def _tidy_after_the_dead(f: Firing) -> None:
         row, owned = firings.get(f.ledger, id), claims.of_firing(f.ledger, id)
         if row is None or row.ended is None or row.repo not in f.fleet.repos:
             continue
-        if owned is None or owned.state not in ("intended", "won"):
-            tidy.remove(os.path.join(root, id), f.ports.mirror(f.fleet.repos[row.repo]), f)
+        if owned is not None and owned.state in ("intended", "won"):
+            continue
+        if owned is not None:
+            _keep_what_is_left(f, row, owned)
+        tidy.remove(os.path.join(root, id), f.ports.mirror(f.fleet.repos[row.repo]), f)
+
+
+def _keep_what_is_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
+    """However a dead firing's claim came to its end: what it had been paid for, and did not land, is kept."""
+    repo, tip = f.fleet.repos[row.repo], row.tip or row.intended
+    if row.record in _LANDED or not any(step.name == "engine" for step in steps.of_firing(f.ledger, dead.id)):
+        return
+    try:
+        record = f.ports.claim_refs(repo).record_at(row.number, tip)
+        if dead.id in f.ports.mirror(repo).kept():
+            return
+    except _OUTSIDE as error:
+        f.note("the mirror cannot be read now", error=str(error))
+        record = None
+    root = os.path.join(f.ports.home.worktrees, dead.id)
+    if record is None:  # what it began from is not known any more: the tree itself is what is left
+        tidy.hold(root, "its claim's record is not in the mirror")
+        return
+    target = mend.target_of(f, repo, record, mend.gone(row.number), Seen(tip, record, None))
+    _keep_work(_ghost(f, dead, target, record, tip))
 
 
 def the_dead_of_host(woken: Woken, roster: Compiled | None) -> None:
@@ -268,7 +290,6 @@ def _repair(f: Firing, row: ClaimRow) -> None:
     seen = f.ports.claim_refs(repo).read(row.number)
     record = seen.record if isinstance(seen.record, ClaimRecord) and seen.record.firing == row.firing else None
     if record is None or seen.tip is None:
-        _keep_what_the_superseded_left(f, dead, row)
         with f.ledger.transaction():
             state = "lost" if row.state == "intended" else "superseded"
             claims.end(f.ledger, row.firing, state, row.record, row.tip, f.now)
@@ -278,7 +299,7 @@ def _repair(f: Firing, row: ClaimRow) -> None:
             claims.win(f.ledger, row.firing, row.repo_id, row.number, seen.tip, f.now)
         claims.advance(f.ledger, row.firing, seen.tip, record.state)
     f.note("repairing a dead firing's claim", firing=dead.id, issue=f"{row.repo}#{row.number}", state=record.state)
-    issue = mend.issue_of(f, repo, row.number)
+    issue = poll.issue_of(f, repo, row.number)
     if record.state == "active" and issue is not None:
         ghost = _ghost(f, dead, mend.target_of(f, repo, record, issue, seen), record, seen.tip)
         _keep_work(ghost)
@@ -288,7 +309,10 @@ def _repair(f: Firing, row: ClaimRow) -> None:
     mended = mend.mend(f, repo, row.number, seen)
     if mended.phase == "published":
         return  # not yet, or not now: a later firing goes on
-    _tell_for(f, dead, repo, row)
+    try:
+        _tell_for(f, dead, repo, row)
+    except ForgeError as error:  # words are not ownership
+        f.note("the comment of a dead firing's claim is not written", error=str(error))
     with f.ledger.transaction():
         claims.end(f.ledger, row.firing, "ended", mended.phase.partition("(")[0], row.tip, f.now)
 
@@ -299,15 +323,6 @@ def _tell_for(f: Firing, dead: firings.Firing, repo: Repo, row: ClaimRow) -> Non
     if about is None or about.facts.issue == "gone" or about.claim.record.firing != dead.id:
         return
     claim.comment(f, about.claim, about.facts.phase, why=dead.reason or "it died")
-
-
-def _keep_what_the_superseded_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
-    """Another owner has the issue; what this one had been paid for is kept all the same."""
-    repo, tip = f.fleet.repos[row.repo], row.tip or row.intended
-    record, issue = f.ports.claim_refs(repo).record_at(row.number, tip), mend.issue_of(f, repo, row.number)
-    if record is not None and issue is not None:
-        target = mend.target_of(f, repo, record, issue, Seen(tip, record, None))
-        _keep_work(_ghost(f, dead, target, record, tip))
 
 
 def _ghost(f: Firing, dead: firings.Firing, target: Target, record: ClaimRecord, tip: str) -> Firing:

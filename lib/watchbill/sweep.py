@@ -7,7 +7,7 @@ those is read by number before anything is done (`mend`).
 
 from __future__ import annotations
 
-from watchbill import ending, lifecycle, mend, poll
+from watchbill import claim, ending, lifecycle, mend, poll
 from watchbill.claims import refs, rules
 from watchbill.claims.reconcile import DEAD, SILENT
 from watchbill.claims.record import ClaimRecord
@@ -18,7 +18,7 @@ from watchbill.git import GitError
 from watchbill.ledger import firings, sightings
 from watchbill.ledger.decisions import Decision
 from watchbill.live import Firing
-from watchbill.outcomes import Ending
+from watchbill.outcomes import Ended, Ending
 
 #: Kept work stays in the mirror for so long (DESIGN section 2).
 _KEPT_S = 30 * 86_400
@@ -48,15 +48,18 @@ def everything(f: Firing) -> Ending:
 def _repository(f: Firing, repo: Repo, mended: list[str], failed: list[Ending]) -> int:
     """How many claims there are; what was put right, and what could not be, is added to the lists."""
     known = poll.facts(f, repo.full_name)
-    claims = f.ports.claim_refs(repo).records()
+    claims, read_at = f.ports.claim_refs(repo).records(), f.ports.clock.elapsed()
     tips = {number: seen.tip for number, seen in claims.items() if seen.tip}
     sightings.observe(f.ledger, known.id, tips, f.ports.clock.elapsed(), f.row.boot)
     for number in _suspects(f, repo, known.id, claims):
         subject = f"{repo.full_name}#{number}"
         f.obey()
         try:
-            done = mend.mend(f, repo, number, claims[number]).done
-        except _OUTSIDE as error:
+            recent = f.ports.clock.elapsed() - read_at <= claim.LONG_AGO_S
+            done = mend.mend(f, repo, number, claims[number] if recent else None).done
+        except Ended:
+            raise
+        except Exception as error:  # what is wrong about one issue, be it a mistake of ours, keeps no other waiting
             failed.append(ending.of(f, error))
             f.decide(Decision("sweep", subject, "failed", failed[-1].reason_id, failed[-1].reason))
             continue
@@ -69,6 +72,10 @@ def _repository(f: Firing, repo: Repo, mended: list[str], failed: list[Ending]) 
 def _suspects(f: Firing, repo: Repo, repo_id: int, claims: dict[int, refs.Seen]) -> list[int]:
     """The issues that may need something, by what the lists say of their labels and pull requests."""
     shown = _labels(f, repo)
+    for number in sorted(set(shown) - set(claims)):
+        if shown[number] & {f.fleet.labels.in_flight, f.fleet.labels.pr_open}:
+            said = f"labelled {' and '.join(sorted(shown[number]))}, and nobody has a claim on it: label it anew"
+            f.decide(Decision("sweep", f"{repo.full_name}#{number}", "skip", "label-without-claim", said))
     pulls = {pull.number for pull in f.ports.forge.pulls.open_from(repo.full_name, rules.BRANCHES)}
     found = []
     for number, seen in sorted(claims.items()):
@@ -85,8 +92,9 @@ def _suspects(f: Firing, repo: Repo, repo_id: int, claims: dict[int, refs.Seen])
             suspect = True
         elif phase == "pr":
             suspect = odd or record.pr not in pulls
-        else:  # over; a closed issue is in no list
-            suspect = (odd and bool(labels)) or record.pr in pulls
+        else:  # over; of a closed issue only what was forgotten is in a list
+            rejected = phase == "released(human)" and record.pr is not None and wanted in labels
+            suspect = (odd and bool(labels)) or record.pr in pulls or rejected
         if suspect:
             found.append(number)
     return found
@@ -94,7 +102,7 @@ def _suspects(f: Firing, repo: Repo, repo_id: int, claims: dict[int, refs.Seen])
 
 def _labels(f: Firing, repo: Repo) -> dict[int, set[str]]:
     """The lifecycle's labels on open issues, as the lists have them; on closed ones, what was forgotten there."""
-    forgotten = (f.fleet.labels.in_flight, f.fleet.labels.pr_open)
+    forgotten = (f.fleet.labels.in_flight, f.fleet.labels.pr_open, f.fleet.labels.needs_human)
     names = lifecycle.ours(f.fleet.labels) | {agent.takes for agent in f.roster.agents.values() if agent.takes}
     shown: dict[int, set[str]] = {}
     for label in sorted(names):

@@ -23,6 +23,12 @@ def away(f: Firing) -> None:
         mirror.empty_trash()
 
 
+def hold(root: str, why: str) -> None:
+    """From here on nobody removes this tree."""
+    with open(os.path.join(root, HOLDS_WORK), "w", encoding="utf-8") as file:
+        file.write(f"{why}\n")
+
+
 def remove(root: str, mirror: Mirror, f: Firing) -> None:
     """Never fails a firing: what could not be removed is named in the log, and a later one takes it."""
     if os.path.exists(os.path.join(root, HOLDS_WORK)):

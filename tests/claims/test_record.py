@@ -15,6 +15,7 @@ WHOLE = claim_record()
 
 _count = st.integers(0, 2**63 - 1)
 _one_up = st.integers(1, 2**63 - 1)
+_million = 10**6
 _word = st.text(max_size=200)
 _sha = st.text("0123456789abcdef", min_size=40, max_size=40)
 
@@ -24,12 +25,14 @@ def records(draw: st.DrawFn) -> ClaimRecord:
     state = draw(st.sampled_from(STATES))
     landed = state in ("published", "pr")
     return ClaimRecord(
-        version=VERSION, repo_id=draw(_count), number=draw(_one_up), generation=draw(_one_up), sequence=draw(_count),
+        version=VERSION, repo_id=draw(_count), number=draw(_one_up), generation=draw(st.integers(1, _million)),
+        sequence=draw(st.integers(0, _million)),
         state=state, role=draw(_word), firing=draw(_word), agent=draw(_word), host=draw(_word), boot=draw(_word),
         pid=draw(_count), nonce=draw(st.text("0123456789abcdef", min_size=8, max_size=64)),
         ttl=draw(st.integers(1, 6 * 3600)), issued=draw(_count), label_event=draw(_count), base=draw(_sha),
         head=draw(_sha if landed else st.none() | _sha), pr_floor=draw(_count),
-        pr=draw(_one_up if state == "pr" else st.none() | _one_up), attempt=draw(_count), spent=draw(_count),
+        pr=draw(_one_up if state == "pr" else st.none() | _one_up), attempt=draw(st.integers(0, 1000)),
+        spent=draw(st.integers(0, _million * _million)),
         outcome=draw(st.sampled_from(["retry", "human"]) if state == "released" else st.none() | _word),
         title=draw(st.text(max_size=300) if state == "published" else st.none() | st.text(max_size=300)),
         body=draw(st.text() if state == "published" else st.none() | st.text()),
@@ -91,6 +94,8 @@ def test_the_shape_people_and_other_programs_see() -> None:
         (_message({"base": "HEAD"}), "base is"),
         (_message({"spent": -1}), "spent is"),
         (_message({"repo_id": 2**63}), "repo_id is"),
+        (_message({"attempt": 1001}), "attempt is"),
+        (_message({"spent": 10**12 + 1}), "spent is"),
         (_message({"body": "é" * (MAX_BODY_BYTES // 2 + 1)}), "body is"),
         (_message({"host": "h" * 201}), "host is"),
         (_message(drop="nonce"), "missing or unknown: nonce"),

@@ -35,7 +35,11 @@ def test_three_hosts_race_for_one_issue(tmp_path: Path) -> None:
 
 
 def test_several_hosts_many_issues_and_random_kills(tmp_path: Path) -> None:
-    """One pull request an issue at the end, and nothing left anywhere. `make crash` does it with 6 hosts, 50 issues."""
+    """One pull request an issue at the end, and nothing left anywhere. `make crash` does it with 6 hosts, 50 issues.
+
+    Broken on purpose: with pushes made without their expected values generations had two winners and issues two
+    comments.
+    """
     found = contest(tmp_path, seed=7, hosts=3, count=12)
     assert found["wrong"] == [], found
     assert found["ends"]["killed"] > 0, found

@@ -77,7 +77,7 @@ def test_saying_no_while_it_works(tmp_path: Path, path: str, body: object, label
 @pytest.mark.parametrize(
     ("theirs", "checks", "outcome"),
     [("mine.txt", ["true"], "pull_request"), ("half", ["true"], "needs_human"),
-     ("mine.txt", ["test ! -e mine.txt"], "checks_failed")],
+     ("mine.txt", ["test ! -e mine.txt"], "needs_human")],
     ids=["apart", "in the same file", "together they fail"],
 )  # fmt: skip
 def test_a_person_pushed_to_the_branch(tmp_path: Path, theirs: str, checks: list[str], outcome: str) -> None:

@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     fleet = shared.opened(args)
     at = _time(args.at)
-    if re.fullmatch(r"[^#\s]+#\d+", args.subject):
+    if re.fullmatch(r"[^#\s]+#0*[1-9]\d{0,17}", args.subject):
         whole = _issue(fleet, args.subject, at, args.offline)
     elif (fleet.roster and args.subject in fleet.roster.agents) or firings.of_agent(fleet.ledger, args.subject):
         whole = _agent(fleet, args.subject, at)
@@ -73,8 +73,8 @@ def _time(text: str | None) -> int:
     if text is None:
         return int(time.time())
     try:
-        return int(text) if text.isdigit() else int(datetime.fromisoformat(text).timestamp())
-    except ValueError as error:
+        return min(int(text), 2**40) if text.isdigit() else int(datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError) as error:
         raise Fixable("WB-WHY-01", f"--at {text!r} is no time", fix="epoch seconds, or 2026-11-21T14:05") from error
 
 

@@ -19,8 +19,9 @@ def get(ledger: Ledger, role: str, target: str, digest: str) -> Attempts:
     return Attempts(*row) if row else Attempts(0, 0)
 
 
-def add(ledger: Ledger, role: str, target: str, digest: str, next_at: int) -> None:
-    ledger.write("attempt_add", role=role, target=target, digest=digest, next_at=next_at)
+def put(ledger: Ledger, role: str, target: str, digest: str, tries: int, next_at: int) -> None:
+    """So many tries have been made, by whichever host, and the next may come then."""
+    ledger.write("attempt_put", role=role, target=target, digest=digest, count=tries, next_at=next_at)
 
 
 def clear(ledger: Ledger, role: str, target: str) -> None:

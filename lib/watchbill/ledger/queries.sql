@@ -177,9 +177,9 @@ SELECT firing, kind, digest, size, summary, at FROM evidence WHERE firing = :fir
 -- attempt_get: how often this was tried
 SELECT count, next_at FROM attempts WHERE role = :role AND target = :target AND digest = :digest
 
--- attempt_add: one more
-INSERT INTO attempts (role, target, digest, count, next_at) VALUES (:role, :target, :digest, 1, :next_at)
-ON CONFLICT (role, target, digest) DO UPDATE SET count = count + 1, next_at = excluded.next_at
+-- attempt_put: so many, and not before then again
+INSERT INTO attempts (role, target, digest, count, next_at) VALUES (:role, :target, :digest, :count, :next_at)
+ON CONFLICT (role, target, digest) DO UPDATE SET count = excluded.count, next_at = excluded.next_at
 
 -- attempts_clear: a person has it now; a new label begins anew
 DELETE FROM attempts WHERE role = :role AND target = :target

@@ -1,0 +1,56 @@
+"""Which host this is: one id for all firings that begin together, a new one where the home was copied to or spoilt."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from watchbill.host import host_id
+
+
+def _ask(path: str, held: int, reading: object, answers: object) -> None:
+    os.close(held)  # the parent's lock, which a fork shares
+    reading.release()  # type: ignore[attr-defined]
+    answers.put(host_id(path))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("before", [None, "", "{", "[]", '{"id": 7}'], ids=["absent", "empty", "torn", "list", "no id"])
+def test_firings_that_begin_together_are_of_one_host(tmp_path: Path, before: str | None) -> None:
+    """Broken on purpose: without the second look under the lock, eight firings were eight hosts."""
+    path = tmp_path / "host.json"
+    if before is not None:
+        path.write_text(before)
+    context = multiprocessing.get_context("fork")
+    reading, answers = context.Semaphore(0), context.Queue()
+    with open(f"{path}.lock", "w") as held:
+        asking = [
+            context.Process(target=_ask, args=(str(path), held.fileno(), reading, answers), daemon=True)
+            for _ in range(8)
+        ]
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for process in asking:
+            process.start()
+        for _ in asking:
+            reading.acquire()
+        time.sleep(0.5)  # each has read, and waits
+    given = {answers.get(timeout=30) for _ in asking}
+    for process in asking:
+        process.join()
+    assert given == {host_id(str(path))}
+    assert {host_id(str(path)) for _ in range(3)} == given
+
+
+@pytest.mark.parametrize("key", ["machine", "pid_namespace"])
+def test_a_home_that_was_copied_elsewhere_is_another_host(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "host.json"
+    first = host_id(str(path))
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: "elsewhere"}))
+    second = host_id(str(path))
+    assert second != first
+    assert host_id(str(path)) == second
