@@ -105,7 +105,7 @@ def test_a_firing_reads_like_its_story() -> None:
 def test_every_effect_goes_through_the_one_door() -> None:
     """Writes of a forge and pushes are named only where `effects.perform` is what runs them."""
     writes = {"add_labels", "remove_label", "comment", "edit_comment", "create", "create_label", "swap"}
-    doors = {"claim", "land", "mend", "settle", "effects"}
+    doors = {"claim", "land", "mend", "projection", "settle", "effects"}
     for name, path in MODULES.items():
         short = name.removeprefix("watchbill.")
         if short in doors or short.startswith(("forge", "practice", "cli", "claims")):

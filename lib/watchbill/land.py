@@ -7,7 +7,7 @@ forward from the claim's record without running the agent again, which is what `
 
 from __future__ import annotations
 
-from watchbill import claim, collect, effects, render, verify
+from watchbill import claim, collect, effects, projection, render, verify
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move
@@ -178,7 +178,7 @@ def finish(f: Firing, pull: int, issue: Issue) -> None:
     mark(f, f.claim.target, pull)
     record = claim.next_record(f.now, f.claim.record, state="pr", pr=pull, outcome="pull_request")
     moved = claim.move(f, record, head=record.head, settling=True)
-    if moved["verdict"] == "ok" and claim.project(f, f.claim, "pr", settling=True, issue=issue):
+    if moved["verdict"] == "ok" and projection.project(f, f.claim, "pr", settling=True, issue=issue):
         claim.over(f)
     else:
         f.note("not finished; the next firing of this host does it", verdict=moved["verdict"])

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from watchbill import claim, effects, land, poll
+from watchbill import claim, effects, land, poll, projection
 from watchbill.claims import reconcile, refs, rules
 from watchbill.claims.reconcile import Facts
 from watchbill.claims.record import VERSION, ClaimRecord
 from watchbill.compiled import Repo
-from watchbill.errors import Fixable
 from watchbill.forge.base import Issue, NotFound, Person, Pull, Refused, Unknown
-from watchbill.ledger import attempts, claims, firings, polls, sightings, steps
+from watchbill.ledger import attempts, firings, polls, sightings, steps
 from watchbill.ledger import effects as ledger_effects
-from watchbill.ledger.decisions import Decision
 from watchbill.live import Claim, Firing, Target
 
 #: So often its pull request may fail to be opened; then a person has it (DESIGN section 6).
@@ -58,13 +56,13 @@ def mend(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> M
             break
         for repair in repairs:
             if isinstance(repair, reconcile.Relabel):
-                claim.relabel(f, about.claim, f"relabel by {f.id}", repair.add, repair.remove)
+                projection.relabel(f, about.claim, f"relabel by {f.id}", repair.add, repair.remove)
                 done.append("labels put right")
             elif isinstance(repair, reconcile.OpenPull):
                 about = about._replace(pull=_open(f, about))
                 done.append(f"pull request #{about.pull} opened")
             else:
-                moved = _move(f, about, repair)
+                moved = move(f, about, repair)
                 if moved is None:
                     break  # another was faster: look again
                 about, phase = moved, moved.facts.phase
@@ -72,7 +70,7 @@ def mend(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> M
                 if repair.operation == "finish":
                     land.mark(f, about.claim.target, about.claim.record.pr or 0)
                 if about.facts.issue != "gone":
-                    claim.comment(f, about.claim, phase, why=repair.why)
+                    projection.comment(f, about.claim, phase, why=repair.why)
     return Mended(phase, done)
 
 
@@ -114,11 +112,11 @@ def takeover(f: Firing, repo_id: int, number: int, seen: refs.Seen) -> rules.Tak
     if seen.tip is None:
         return rules.Takeover(False, 0.0, f.fleet.claims.grace_s)
     unchanged = sightings.unchanged_s(f.ledger, repo_id, number, seen.tip, f.ports.clock.elapsed(), f.row.boot)
-    dead = isinstance(seen.record, ClaimRecord) and seen.record.host == f.row.host and _over(f, seen.record.firing)
+    dead = isinstance(seen.record, ClaimRecord) and seen.record.host == f.row.host and over(f, seen.record.firing)
     return rules.Takeover(dead, unchanged, f.fleet.claims.grace_s)
 
 
-def _over(f: Firing, firing: str) -> bool:
+def over(f: Firing, firing: str) -> bool:
     """Whether a firing of this host has ended, by the ledger. One that it does not know may well be at work."""
     row = firings.get(f.ledger, firing)
     return row is not None and row.ended is not None
@@ -244,20 +242,20 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def _move(f: Firing, about: About, move: reconcile.Move, *, settling: bool = False) -> About | None:
+def move(f: Firing, about: About, step: reconcile.Move, *, settling: bool = False) -> About | None:
     """None: somebody else moved the claim first. Where the work branch cannot be put aside, it stays."""
     owned = about.claim
-    record = owned.record._replace(**_CHANGES[move.operation], pr=about.pull or owned.record.pr)
-    aside = claim.aside(f, owned, about.seen.branch_tip, about.seen.wip_tip) if move.aside else ()
-    receipt = advance(f, owned, record, move.why, *aside, settling=settling)
+    record = owned.record._replace(**_CHANGES[step.operation], pr=about.pull or owned.record.pr)
+    aside = claim.aside(f, owned, about.seen.branch_tip, about.seen.wip_tip) if step.aside else ()
+    receipt = advance(f, owned, record, step.why, *aside, settling=settling)
     if aside and receipt["verdict"] in ("moved", "refused"):
         f.note("the work branch stays where it is", reason=receipt["reason"])
-        receipt = advance(f, owned, record, move.why, settling=settling)
+        receipt = advance(f, owned, record, step.why, settling=settling)
     if receipt["verdict"] == "lost":
         return None
     if receipt["verdict"] != "ok":
-        raise claim.refused(receipt, f"push of {move.operation}")
-    done = reconcile.after(about.facts, move)
+        raise claim.refused(receipt, f"push of {step.operation}")
+    done = reconcile.after(about.facts, step)
     f.looked()
     moved = record._replace(sequence=owned.record.sequence + 1)
     return about._replace(claim=Claim(owned.target, moved, receipt["tip"]), facts=done)
@@ -282,52 +280,3 @@ def advance(
     intent = {"to": rules.phase(record), "generation": record.generation, "commit": intended, "why": why}
     kind = f"mend claim ref to {rules.phase(record)} by {f.id}"
     return effects.perform(f, owned.target, kind, intent, push, look, ordinal=record.sequence, settling=settling)
-
-
-def by_hand(f: Firing, repo: Repo, number: int, to: str, reason: str, force: bool = False) -> str:
-    """Release a claim on a person's word: a sentence on what was done. Fixable when there is nothing to release.
-
-    `to`: retry | human. `force`: also one whose firing is alive on this host.
-    """
-    subject = f"{repo.full_name}#{number}"
-    about = facts(f, repo, number)
-    if about is None:
-        raise Fixable("WB-CLAIM-03", f"nobody has a claim on {subject}", fix="watchbill claims")
-    operation, record = f"release({to})", about.claim.record
-    if about.facts.phase == "unreadable":
-        about = _readable_before(f, repo, about)
-        record = about.claim.record
-    elif operation not in rules.MOVES[about.facts.phase] or about.facts.pull == "open":
-        fix = f"close pull request #{about.pull}" if about.facts.pull == "open" else "--to human"
-        if about.facts.phase not in ("active", "published", "pr"):
-            fix = f"nobody holds it; put the label {f.labels_of(record.agent).implement} on the issue to have it tried"
-        raise Fixable("WB-CLAIM-04", f"the claim on {subject} is {about.facts.phase}: it cannot go to {to}", fix=fix)
-    own = claims.of_firing(f.ledger, record.firing)
-    if own is not None and own.state in ("intended", "won") and not _over(f, record.firing) and not force:
-        raise Fixable("WB-CLAIM-05", f"firing {record.firing} of this host is at work on {subject}",
-                      fix="label it do-not-pickup and it stops by itself; or --force")  # fmt: skip
-    if about.facts.phase == "active" and about.facts.owner in (reconcile.LIVE, reconcile.QUIET) and not force:
-        raise Fixable("WB-CLAIM-05", f"firing {record.firing} of host {record.host} may well be at work on {subject}",
-                      fix="label it do-not-pickup and it stops by itself; or --force")  # fmt: skip
-    published = about.facts.phase != "active"
-    moved = _move(f, about, reconcile.Move(operation, reason, aside=published and to == "human"), settling=True)
-    if moved is None:
-        raise Fixable("WB-CLAIM-06", f"somebody else moved the claim on {subject} just now", fix="look again")
-    if own is not None:
-        with f.ledger.transaction():
-            claims.end(f.ledger, record.firing, "superseded", record.state, about.claim.tip, f.now)
-    f.decide(Decision("claims", subject, "release", "released-by-hand", f"to {to}: {reason}"))
-    phase = operation.replace("release", "released")
-    claim.project(f, moved.claim, phase, settling=True, why=f"released by hand: {reason}")
-    return f"{subject}: generation {record.generation} of {record.agent or 'nobody'} released to {to}"
-
-
-def _readable_before(f: Firing, repo: Repo, about: About) -> About:
-    """A record that makes no sense is written over by a new one of the last generation that does."""
-    number = about.claim.record.number
-    for _, found in f.ports.claim_refs(repo).history(number):
-        if isinstance(found, ClaimRecord) and found.number == number:
-            anew = found._replace(generation=found.generation + 1, sequence=-1, pr=None, head=None)
-            return about._replace(claim=about.claim._replace(record=anew))
-    delete = f"git push {repo.remote} :{f.ports.claim_refs(repo).ref(number)}"
-    raise Fixable("WB-CLAIM-07", f"no record in the history of {repo.full_name}#{number} can be read", fix=delete)

@@ -10,7 +10,7 @@ import itertools
 import os
 import random
 
-from watchbill import claim, collect, effects, ending, evidence, look, mend, poll, process, tidy, worktree
+from watchbill import claim, collect, effects, ending, evidence, look, mend, poll, process, projection, tidy, worktree
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Seen
@@ -112,7 +112,7 @@ def _release(f: Firing, end: Ending) -> None:
         if further and receipt["verdict"] in ("moved", "refused"):
             f.note("work in progress stays on this host", reason=receipt["reason"])
             receipt = claim.move(f, record, settling=True)
-        if receipt["verdict"] == "ok" and claim.project(f, f.claim, f"released({to})", settling=True):
+        if receipt["verdict"] == "ok" and projection.project(f, f.claim, f"released({to})", settling=True):
             claim.over(f)
     except _OUTSIDE as error:
         f.note("the claim could not be released; the next firing of this host does it", error=str(error))
@@ -322,7 +322,7 @@ def _tell_for(f: Firing, dead: firings.Firing, repo: Repo, row: ClaimRow) -> Non
     about = mend.facts(f, repo, row.number)
     if about is None or about.facts.issue == "gone" or about.claim.record.firing != dead.id:
         return
-    claim.comment(f, about.claim, about.facts.phase, why=dead.reason or "it died")
+    projection.comment(f, about.claim, about.facts.phase, why=dead.reason or "it died")
 
 
 def _ghost(f: Firing, dead: firings.Firing, target: Target, record: ClaimRecord, tip: str) -> Firing:

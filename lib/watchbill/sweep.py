@@ -7,7 +7,7 @@ those is read by number before anything is done (`mend`).
 
 from __future__ import annotations
 
-from watchbill import claim, ending, lifecycle, mend, poll
+from watchbill import ending, lifecycle, mend, poll, projection
 from watchbill.claims import refs, rules
 from watchbill.claims.reconcile import DEAD, SILENT
 from watchbill.claims.record import ClaimRecord
@@ -55,7 +55,7 @@ def _repository(f: Firing, repo: Repo, mended: list[str], failed: list[Ending]) 
         subject = f"{repo.full_name}#{number}"
         f.obey()
         try:
-            recent = f.ports.clock.elapsed() - read_at <= claim.LONG_AGO_S
+            recent = f.ports.clock.elapsed() - read_at <= projection.LONG_AGO_S
             done = mend.mend(f, repo, number, claims[number] if recent else None).done
         except Ended:
             raise

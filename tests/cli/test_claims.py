@@ -118,7 +118,7 @@ def test_a_claim_from_the_first_push_to_a_release_by_hand(tmp_path: Path, capsys
         lines = run(them, capsys, ISSUE)[1].splitlines()
         assert [re.sub(r".* g\d\.\d +", "", line) for line in lines] == [
             f"claimed by bosun on host {row['host']}: try 1",
-            "handed to a person",
+            "handed to a person; spent on it so far: $1.00",  # nobody knows better than what was reserved
         ]
         status, out, _ = run(them, capsys, ISSUE, "--json")
         commits = json.loads(out)["commits"]

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from watchbill import ending, look, mend, process, settle
+from watchbill import ending, look, mend, process, release, settle
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord, Unreadable
 from watchbill.claims.refs import Seen
 from watchbill.cli import shared
 from watchbill.clock import SystemClock, moment
-from watchbill.compiled import Agent, Fleet, Repo
+from watchbill.compiled import Agent, Fleet
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError
 from watchbill.git import GitError
@@ -336,11 +336,9 @@ def _release(args: argparse.Namespace, repo: str, number: int) -> int:
     with session(fleet, dry_run=args.dry_run) as f:
         target = f.fleet.repos[chosen(f.fleet, repo)[0]]
         try:
-            if args.dry_run:
-                said = _would(f, target, number, args.to, args.force)
-            else:
-                settle.bury(f.ledger, f.row.host, f.now)  # whoever was killed is not at work
-                said = mend.by_hand(f, target, number, args.to, args.reason, args.force)
+            if not args.dry_run:
+                settle.bury(f.ledger, f.row.host, f.now)  # whoever was killed is settled first
+            said = release.by_hand(f, target, number, args.to, args.reason, args.force)
         except (ForgeError, GitError) as error:
             end = away_because(f, error)
             raise Fixable("WB-CLAIMS-03", f"{repo}#{number} could not be released", why=end.reason,
@@ -350,20 +348,3 @@ def _release(args: argparse.Namespace, repo: str, number: int) -> int:
     else:
         print(printable(said))
     return 0
-
-
-def _would(f: Firing, repo: Repo, number: int, to: str, force: bool) -> str:
-    """What releasing would come to, read and not done."""
-    about = mend.facts(f, repo, number)
-    subject = f"{repo.full_name}#{number}"
-    if about is None:
-        raise Fixable("WB-CLAIM-03", f"nobody has a claim on {subject}", fix="watchbill claims")
-    phase, record = about.facts.phase, about.claim.record
-    if phase != "unreadable" and f"release({to})" not in rules.MOVES[phase]:
-        may = [to for to in ("retry", "human") if f"release({to})" in rules.MOVES[phase]]
-        fix = f"--to {may[0]}" if may else "nobody holds it: put the label on it, or take it off"
-        raise Fixable("WB-CLAIM-04", f"the claim on {subject} is {phase}: it cannot go to {to}", fix=fix)
-    if phase != "unreadable" and alive_here(f, record) and not force:
-        raise Fixable("WB-CLAIM-05", f"{record.agent} is at work on {subject} on this host",
-                      fix="label it do-not-pickup and it stops by itself; or --force")  # fmt: skip
-    return f"{subject}: would be released to {to}; it is {phase} now, and nothing was changed"
