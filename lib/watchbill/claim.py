@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from watchbill import effects, poll, projection
-from watchbill.claims import rules
+from watchbill.claims import refs, rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Verdict
 from watchbill.forge.base import ForgeError, Issue, Unknown
@@ -51,7 +51,7 @@ def take(f: Firing, reserved: Reserved) -> Claim | None:
             if target.attempt == 1:  # a person's new word begins with every try
                 attempts.clear(f.ledger, f.agent.role, f"{target.repo_id}#{target.issue.number}")
         if swept:
-            target = target._replace(branch_tip=None, wip_tip=None)
+            target = _after_sweeping(session, target)
         f.claim = Claim(target, reserved.record, reserved.intended)
         f.renewed(sent_at)
         f.looked()
@@ -76,6 +76,15 @@ def _rejected_work(f: Firing, target: Target) -> tuple[Move, ...]:
     if target.previous is None or not rules.begins_anew(target.previous):
         return ()
     return aside(f, Claim(target, target.previous, target.tip or ""), target.branch_tip, target.wip_tip)
+
+
+def _after_sweeping(session: refs.ClaimRefs, target: Target) -> Target:
+    """What of it is still there, where the remote let it be: the value that our own push will have to find."""
+    seen = session.read(target.issue.number)
+    return target._replace(
+        branch_tip=target.branch_tip if seen.branch_tip == target.branch_tip else None,
+        wip_tip=target.wip_tip if seen.wip_tip == target.wip_tip else None,
+    )
 
 
 def aside(f: Firing, owned: Claim, branch_tip: str | None, wip_tip: str | None) -> tuple[Move, ...]:

@@ -35,8 +35,9 @@ def host_id(path: str) -> str:
     known = _read(path)
     if known and all(known.get(key) == value for key, value in binding.items()):
         return str(known["id"])
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    locks = os.path.join(os.path.dirname(path), "locks")
+    os.makedirs(locks, mode=0o700, exist_ok=True)
+    lock = os.open(os.path.join(locks, "host.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of firings that begin together one writes, and all use what it wrote
         again = _read(path)

@@ -84,9 +84,12 @@ def _on_top_of_theirs(f: Firing, work: Work) -> Work:
     assert f.tree is not None
     target = f.claim.target
     mirror = f.ports.mirror(target.repo)
-    theirs = f.ports.claim_refs(target.repo).read(target.issue.number).branch_tip
+    session = f.ports.claim_refs(target.repo)
+    theirs = session.read(target.issue.number).branch_tip
     if theirs is None:
-        raise _branch_moved(f, "deleted")
+        raise _branch_moved(f, "deleted what was there")
+    if any(isinstance(r, ClaimRecord) and r.head == theirs for _, r in session.history(target.issue.number)):
+        raise _branch_moved(f, "put back what an earlier generation had pushed")  # and a person had turned down
     mirror.have(theirs, f"refs/heads/{target.branch}")
     tree = mirror.merge(theirs, work.commit)
     if tree is None:

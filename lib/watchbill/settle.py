@@ -211,8 +211,12 @@ def _tidy_after_the_dead(f: Firing) -> None:
             continue
         if owned is not None and owned.state in ("intended", "won"):
             continue
-        if owned is not None:
-            _keep_what_is_left(f, row, owned)
+        try:
+            if owned is not None:
+                _keep_what_is_left(f, row, owned)
+        except _OUTSIDE as error:
+            f.note("a dead firing's worktree stays for now", firing=id, error=str(error))
+            continue
         tidy.remove(os.path.join(root, id), f.ports.mirror(f.fleet.repos[row.repo]), f)
 
 
@@ -221,16 +225,11 @@ def _keep_what_is_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
     repo, tip = f.fleet.repos[row.repo], row.tip or row.intended
     if row.record in _LANDED or not any(step.name == "engine" for step in steps.of_firing(f.ledger, dead.id)):
         return
-    try:
-        record = f.ports.claim_refs(repo).record_at(row.number, tip)
-        if dead.id in f.ports.mirror(repo).kept():
-            return
-    except _OUTSIDE as error:
-        f.note("the mirror cannot be read now", error=str(error))
-        record = None
-    root = os.path.join(f.ports.home.worktrees, dead.id)
+    if dead.id in f.ports.mirror(repo).kept():
+        return
+    record = f.ports.claim_refs(repo).record_at(row.number, tip)
     if record is None:  # what it began from is not known any more: the tree itself is what is left
-        tidy.hold(root, "its claim's record is not in the mirror")
+        tidy.hold(os.path.join(f.ports.home.worktrees, dead.id), "its claim's record is not in the mirror")
         return
     target = mend.target_of(f, repo, record, mend.gone(row.number), Seen(tip, record, None))
     _keep_work(_ghost(f, dead, target, record, tip))
