@@ -48,7 +48,9 @@ def _push(f: Firing, work: Work) -> None:
         f.claim = f.claim and f.claim._replace(target=f.claim.target._replace(wip_tip=None))
         receipt = _pushed(f, work)
     if receipt["verdict"] == "moved":
-        receipt = _pushed(f, _on_top_of_theirs(f, work))
+        again = _on_top_of_theirs(f, work)
+        _still_wanted(f)  # that took its time
+        receipt = _pushed(f, again)
     if receipt["verdict"] == "lost":
         raise Ended("lost", "another owner took the issue over; nothing landed, the work is kept", "fenced-off")
     if receipt["verdict"] == "moved":
