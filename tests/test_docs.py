@@ -41,6 +41,8 @@ PAGES = sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob
 NOT_RUN = {
     "make test": "it is this suite",
     "make check": "ruff and mypy; .ci/run calls it",
+    "make simulate": "tests/simulation runs a part of it",
+    "make crash": "tests/crash runs a part of it",
     "make bench": "ratios need a machine that does nothing else; .ci/run calls it",
     "python3 -m venv ~/.watchbill-venv": "tests/test_install.py makes one, without the network",
     "~/.watchbill-venv/bin/pip install .": "tests/test_install.py installs the wheel, without the network",

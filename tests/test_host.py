@@ -28,7 +28,8 @@ def test_firings_that_begin_together_are_of_one_host(tmp_path: Path, before: str
         path.write_text(before)
     context = multiprocessing.get_context("fork")
     reading, answers = context.Semaphore(0), context.Queue()
-    with open(f"{path}.lock", "w") as held:
+    (tmp_path / "locks").mkdir()
+    with open(tmp_path / "locks" / "host.lock", "w") as held:
         asking = [
             context.Process(target=_ask, args=(str(path), held.fileno(), reading, answers), daemon=True)
             for _ in range(8)

@@ -45,6 +45,18 @@ class Origin(NamedTuple):
     def at(self, ref: str) -> str | None:
         return repos.tip(self.bare, ref)
 
+    def published_by_its_second_owner(self) -> tuple[str, str, str, str]:
+        """#41 is claimed by host a, taken over and published by b: the three claim commits in turn, and the work's."""
+        a, b = self.host("a"), self.host("b")
+        first, _ = a.claim()
+        second = b.takeover(b.refs.read(41))
+        assert b.refs.swap(Move(b.refs.ref(41), first, second)).kind == "ok"
+        seen, head = b.refs.read(41), b.work()
+        assert isinstance(seen.record, ClaimRecord)
+        third = b.published(seen.record, second, head)
+        assert fenced(b.refs, 41, second, third, head).kind == "ok"
+        return first, second, third, head
+
 
 class Host(NamedTuple):
     """One that wants to own an issue."""

@@ -312,15 +312,7 @@ def test_reading_brings_the_commit_and_writes_no_shared_ref(origin: Origin) -> N
 
 @BY_FILE
 def test_an_issues_owners_are_git_log_and_its_work_is_reachable(origin: Origin) -> None:
-    a, b = origin.host("a"), origin.host("b")
-    first, _ = a.claim()
-    second = b.takeover(b.refs.read(41))
-    assert b.refs.swap(Move(REF, first, second)).kind == "ok"
-    seen = b.refs.read(41)
-    assert isinstance(seen.record, ClaimRecord)
-    head = b.work()
-    third = b.published(seen.record, second, head)
-    assert fenced(b.refs, 41, second, third, head).kind == "ok"
+    first, second, third, head = origin.published_by_its_second_owner()
     assert repos.git(origin.bare, "log", "--first-parent", "--format=%H %an %s", REF).splitlines() == [
         f"{third} watchbill claim #41 g2.1 published b [skip ci]",
         f"{second} watchbill claim #41 g2.0 active b [skip ci]",

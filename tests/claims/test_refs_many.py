@@ -126,15 +126,7 @@ def test_an_outage_is_no_answer(origin: Origin) -> None:
 
 def test_the_history_of_an_issue_is_its_chain_newest_first(origin: Origin) -> None:
     """Broken on purpose: all parents followed; the work's own commits were shown as unreadable claims."""
-    a, b = origin.host("a"), origin.host("b")
-    first, _ = a.claim()
-    second = b.takeover(b.refs.read(41))
-    assert b.refs.swap(Move(REF, first, second)).kind == "ok"
-    seen = b.refs.read(41)
-    assert isinstance(seen.record, ClaimRecord)
-    head = b.work()
-    third = b.published(seen.record, second, head)
-    assert fenced(b.refs, 41, second, third, head).kind == "ok"
+    first, second, third, _ = origin.published_by_its_second_owner()
     c = origin.host("c")
     chain = c.refs.history(41)
     assert [commit for commit, _ in chain] == [third, second, first]

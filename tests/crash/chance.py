@@ -15,7 +15,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
@@ -26,9 +25,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from crash.right import issues, wrong
-from crash.room import CLAIMS, Room, Story, crossings, room
+from crash.room import Room, Story, crossings, room
 from crash.zygote import Forked
-from support.fleet import LABEL
+from support.fleet import LABEL, QUICK, rested
 from support.forge import REPO
 from watchbill.practice.faults import Rule
 
@@ -105,7 +104,7 @@ def settled(here: Room, firings: int) -> list[str]:
 def trials(tmp_path: Path, seed: int, numbers: list[int]) -> list[dict[str, Any]]:
     """These trials in one fleet, stopping at the first that ends wrong: those after it would find its leavings."""
     found = []
-    with room(tmp_path, remote="http", toml=CLAIMS) as here:
+    with room(tmp_path, remote="http", toml=QUICK) as here:
         here.enlist(names())
         usual_s = warm_up(here)
         for number in numbers:
@@ -145,7 +144,7 @@ def contest(tmp_path: Path, seed: int, hosts: int, count: int) -> dict[str, Any]
         began = time.monotonic()
         ends = _race(places, chance, count)
         for here in places:
-            _no_waiting(here)
+            rested(here.it)
         _at_rest(places)
         found = wrong([here.it for here in places], first.ran)
         found += [f"#{i.number} rests as {i.phase}" for i in issues(first.it.world) if i.phase != "pr"]
@@ -163,7 +162,7 @@ def _race(places: list[Room], chance: random.Random, count: int) -> collections.
         there = places[:-1] if answered > count // 2 else places
         for n, here in enumerate(places):
             if n not in running and here in there:
-                _no_waiting(here)
+                rested(here.it)
                 dies_after = chance.random() * 1.5 if chance.random() < _KILLED else _DEADLINE_S
                 running[n] = here.start("relief"), time.monotonic() + dies_after
         for n, (firing, dies_at) in list(running.items()):
@@ -193,13 +192,6 @@ def _answered(here: Room) -> int:
 def _outcome(firing: Forked) -> str:
     lines = [line for line in firing.out.read_text().splitlines() if line.startswith("{")]
     return str(json.loads(lines[0])["outcome"]) if lines else firing.out.read_text()
-
-
-def _no_waiting(here: Room) -> None:
-    """The quarter of an hour before the next try is over: the waiting itself is not what is tested."""
-    if (here.it.home / "ledger.db").exists():
-        with contextlib.closing(sqlite3.connect(here.it.home / "ledger.db", timeout=15)) as ledger, ledger:
-            ledger.execute("UPDATE attempts SET next_at = 0")
 
 
 def _at_rest(places: list[Room]) -> None:

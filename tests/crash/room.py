@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import NamedTuple
 from crash.probe import HOOK
 from crash.right import wrong
 from crash.zygote import Forked, Zygote, zygote
-from support.fleet import LABEL, Fleet, agent, fleet, scripted, write_agent
+from support.fleet import LABEL, QUICK, Fleet, agent, fleet, other_host, scripted, write_agent
 from support.repos import hook
 
 PUBLISHED = "land (claim ref to published): after receipt"
@@ -24,8 +22,6 @@ AT_WORK = "engine: running"
 THOROUGH = bool(os.environ.get("WATCHBILL_CRASH_THOROUGH"))
 #: Boundaries where something has just changed outside; with DELETE, an edit of labels is half done.
 CHANGED = ("after act", "push: executed", "DELETE")
-#: Another host than this one waits so long before it takes over; a list that shows nothing is believed after a second.
-CLAIMS = '[claims]\nttl = "2s"\nrenew = "1s"\ngrace = "1s"\n'
 
 
 class Story(NamedTuple):
@@ -49,10 +45,7 @@ class Room(NamedTuple):
     ran: Path  # the ids of firings whose engine had written its work: all of them have something to lose
 
     def other_host(self, name: str) -> Room:
-        """The same roster on another host: no ledger, no mirror, an id of its own."""
-        home = self.it.home.parent / name
-        shutil.copytree(self.it.home, home)
-        return self._replace(it=Fleet(home, self.it.world))
+        return self._replace(it=other_host(self.it, name))
 
     def enlist(self, agents: dict[str, tuple[Story, str]]) -> None:
         """Agents by name: the story each plays, and where it will be cut. All at once: a roster is compiled once."""
@@ -69,8 +62,7 @@ class Room(NamedTuple):
         """Start one firing of a story with an issue for it, after what comes before it."""
         self.it.world.branch("main", {f"of-{name}.txt": name})  # a new base: its checks are not known yet
         if (self.it.home / "ledger.db").exists():
-            with contextlib.closing(sqlite3.connect(self.it.home / "ledger.db")) as ledger, ledger:
-                ledger.execute("UPDATE polls SET fetched_ms = 0")  # what is asked once an hour is asked again
+            self.it.change("UPDATE polls SET fetched_ms = 0")  # what is asked once an hour is asked again
         if story.dead:
             self.it.world.issue("octocat", "Before", labels=[LABEL])
             dead = self.start(f"{name}-before", LANDS, at=story.dead, how="kill")
@@ -107,7 +99,7 @@ class Room(NamedTuple):
 
 
 @contextlib.contextmanager
-def room(tmp_path: Path, remote: str = "file", toml: str = CLAIMS) -> Iterator[Room]:
+def room(tmp_path: Path, remote: str = "file", toml: str = QUICK) -> Iterator[Room]:
     with fleet(tmp_path, {}, checks=["test ! -e red.txt"], remote=remote, toml=toml) as it:
         hook(it.world.bare, "post-receive", HOOK)
         with zygote(tmp_path / "zygote", it.environment()) as server:

@@ -19,7 +19,6 @@ from crash.right import issues, wrong
 from crash.room import (
     AT_WORK,
     CHANGED,
-    CLAIMS,
     LANDS,
     PUBLISHED,
     THOROUGH,
@@ -30,6 +29,7 @@ from crash.room import (
     last_epoch,
     room,
 )
+from support.fleet import QUICK
 
 #: In how many tests the boundaries are cut.
 SHARES = 4
@@ -124,7 +124,7 @@ def test_killed_at_every_boundary(tmp_path: Path, share: int) -> None:
     latter kept the fleet from its rest. Found when it was new: a firing that had repaired one issue wrote the comment
     of its own issue over that one's.
     """
-    with room(tmp_path, toml=CLAIMS.replace('"2s"', '"45m"')) as here:
+    with room(tmp_path, toml=QUICK.replace('"2s"', '"45m"')) as here:
         cuts = [cut for cut in known_cuts(here) if is_chosen(cut) and share_of(cut) == share]
         here.enlist({f"a{number}": (STORIES[cut.story], cut.at) for number, cut in enumerate(cuts)})
         cut_off, hit = [], set()

@@ -12,11 +12,9 @@ adoption began a second generation. With our comment found by its marker alone, 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +25,7 @@ import pytest
 from crash.right import issues, wrong
 from crash.room import AT_WORK, PUBLISHED, Room, Story, crossings, room
 from crash.zygote import Forked
-from support.fleet import LABEL
+from support.fleet import LABEL, rested
 from support.forge import REPO
 from watchbill import render
 from watchbill.practice.faults import Rule
@@ -37,7 +35,7 @@ HALF_LABELLED = "claim (label active): DELETE /repos/acme/api/issues/N/labels/ag
 LABELLED = "claim (comment active): before intent"
 RELEASING = "settle (claim ref to released): push: before"
 RENEWING = "engine (claim ref to active): push: before"
-#: Silent for so long, a host is taken for gone (see room.CLAIMS).
+#: Silent for so long, a host is taken for gone (see QUICK).
 GONE_S = 3.3
 
 
@@ -317,8 +315,7 @@ def test_pilot_5274_a_claim_without_an_execution_does_not_wedge_its_issue(two: T
         assert two.labels() == {LABEL}
         ((next_at,),) = two.a.it.rows("SELECT next_at FROM attempts")
         assert next_at < time.time() + 20 * 60
-        with contextlib.closing(sqlite3.connect(two.a.it.home / "ledger.db")) as ledger, ledger:
-            ledger.execute("UPDATE attempts SET next_at = 0")
+        rested(two.a.it)
         taken = two.fires(two.a)
     assert taken["outcome"] == "pull_request", taken
     two.one_pull()

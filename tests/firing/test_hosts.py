@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import signal
 from pathlib import Path
 
 from crash.chance import contest
-from support.fleet import LABEL, Ended, Fleet, agent, finish, fleet, scripted, wait_for
+from support.fleet import (
+    LABEL,
+    QUICK,
+    Ended,
+    Fleet,
+    agent,
+    ask,
+    at_work,
+    finish,
+    fleet,
+    other_host,
+    scripted,
+    tree_of,
+    wait_for,
+)
 
 SLOW = scripted({"sleep": 1}, {"write": {"path": "done.txt", "content": "done\n"}})
-
-
-def other_host(it: Fleet, name: str) -> Fleet:
-    """The same configuration on another host: no ledger, no mirror, an id of its own."""
-    home = it.home.parent / name
-    shutil.copytree(it.home, home)
-    return Fleet(home, it.world)
 
 
 def test_three_hosts_race_for_one_issue(tmp_path: Path) -> None:
@@ -52,20 +60,16 @@ def test_a_dead_host_is_taken_over_after_its_ttl_and_its_zombie_lands_nothing(tm
     claim ever became `published`, and this waited in vain; that the zombie's own push then lands is shown, with the
     push frozen half-way, in tests/claims.
     """
-    import os
-    import signal
-
     slow = agent(scripted({"sleep": 3}, {"write": {"path": "zombie.txt", "content": "z"}}))
-    with fleet(tmp_path, {"bosun": slow}, toml='[claims]\nttl = "2s"\ngrace = "1s"\nrenew = "1s"\n') as one:
+    with fleet(tmp_path, {"bosun": slow}, toml=QUICK) as one:
         two = other_host(one, "two")
         number = one.world.issue("octocat", "Do it", labels=[LABEL])
-        zombie = one.start("bosun")
-        wait_for("the engine to run", lambda: list((one.home / "worktrees").glob("*/tree/README.md")))
-        tree = _tree_of(zombie.pid)
+        zombie = at_work(one, "README.md")
+        tree = tree_of(zombie)
         for pid in tree:
             os.kill(pid, signal.SIGSTOP)
         # The label says in-flight; a person puts it back, as one does with a host that is gone.
-        one.world.ask("octocat", "POST", f"/repos/acme/api/issues/{number}/labels", {"labels": [LABEL]})
+        ask(one, "POST", f"/issues/{number}/labels", {"labels": [LABEL]})
         taken = _fire_until(two, "pull_request")
         assert taken.object["generation"] == 2
         for pid in reversed(tree):
@@ -78,16 +82,9 @@ def test_a_dead_host_is_taken_over_after_its_ttl_and_its_zombie_lands_nothing(tm
             "log", "-1", "--format=%(trailers:key=Firing,valueonly)", f"refs/heads/watchbill/issue-{number}"
         )
         assert head.strip() == taken.object["firing"], files
-        subject = one.remote("log", "-1", "--format=%s", f"refs/watchbill/claims/{number}")
-        assert "g2." in subject
-        assert subject.split()[3] == "pr"
+        record = one.record(number)
+        assert (record.generation, record.state) == (2, "pr")
         assert one.labels(number) == {"agent:pr-open"}
-
-
-def _tree_of(pid: int) -> list[int]:
-    from watchbill import process
-
-    return [pid, *process.descendants(pid)]
 
 
 def _fire_until(it: Fleet, outcome: str) -> Ended:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 import sys
 from pathlib import Path
 
-from support.fleet import LABEL, agent, fleet, python, scripted, write_agent
+from support.fleet import (
+    FAILS,
+    LABEL,
+    agent,
+    ask,
+    crew,
+    fleet,
+    python,
+    rested,
+    scripted,
+    swept,
+    write_agent,
+)
 from watchbill.practice.faults import Rule
 
 
@@ -27,7 +37,7 @@ def test_published_work_is_not_disowned_when_its_answer_and_the_remote_are_lost(
 
 
 def test_a_release_that_was_refused_once_is_made_by_the_next_firing(tmp_path: Path) -> None:
-    with fleet(tmp_path, {"bosun": agent(python("raise SystemExit(1)"))}) as it:
+    with fleet(tmp_path, {"bosun": agent(FAILS)}) as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         it.world.practice.faults.add(Rule("status", "POST", r"git-receive-pack", nth=2, times=2, status=403))
         assert it.fire("bosun").outcome == "engine_failed"
@@ -39,7 +49,7 @@ def test_a_release_that_was_refused_once_is_made_by_the_next_firing(tmp_path: Pa
 
 
 def test_a_label_that_was_not_taken_is_put_there_by_the_next_firing(tmp_path: Path) -> None:
-    with fleet(tmp_path, {"bosun": agent(python("raise SystemExit(1)"))}) as it:
+    with fleet(tmp_path, {"bosun": agent(FAILS)}) as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         it.world.practice.faults.add(Rule("status", "POST", r"/labels$", nth=2, times=3, status=502))
         assert it.fire("bosun").outcome == "engine_failed"
@@ -120,7 +130,7 @@ def test_an_empty_ledger_is_held_never_free(tmp_path: Path) -> None:
 
 
 def test_a_home_that_moved_to_another_machine_does_not_wedge_its_issues(tmp_path: Path) -> None:
-    with fleet(tmp_path, {"bosun": agent(python("raise SystemExit(1)"))}) as it:
+    with fleet(tmp_path, {"bosun": agent(FAILS)}) as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         it.world.practice.faults.add(Rule("status", "POST", r"git-receive-pack", nth=2, times=None, status=503))
         it.fire("bosun")  # its claim could not be given back
@@ -164,15 +174,45 @@ def test_acting_in_a_persons_name_our_own_label_is_not_their_word(tmp_path: Path
 
     Broken on purpose: with the authorising event alone on record, the later one of our own would start a generation.
     """
-    with fleet(tmp_path, {"bosun": agent(python("raise SystemExit(1)"))}) as it:
+    with fleet(tmp_path, {"bosun": agent(FAILS)}) as it:
         (it.home / "token").write_text(it.world.tokens["octocat"])
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         assert it.fire("bosun").outcome == "engine_failed"  # and gives it back, as octocat
-        with contextlib.closing(sqlite3.connect(it.home / "ledger.db")) as ledger, ledger:
-            ledger.execute("UPDATE attempts SET next_at = 0")
+        rested(it)
         write_agent(it.home, "bosun", agent())
         assert it.fire("bosun").outcome == "pull_request"
         events = it.world.ask("octocat", "GET", f"/repos/acme/api/issues/{number}/events").body
         newest = max(e["id"] for e in events if e["event"] == "labeled" and e["label"]["name"] == LABEL)
         record = json.loads(it.remote("log", "-1", "--format=%b", f"refs/watchbill/claims/{number}"))
         assert record["label_event"] == newest
+
+
+def test_ten_issues_that_may_not_be_taken_do_not_hide_the_eleventh(tmp_path: Path) -> None:
+    """A stranger's, which somebody labelled. Before: every firing read the same ten by number, and was idle.
+
+    Broken on purpose: with the order of `examine.in_order` left as it comes, the second firing was idle too.
+    """
+    with fleet(tmp_path) as it:
+        for number in (it.world.issue("stranger", "By a stranger") for _ in range(10)):
+            ask(it, "POST", f"/issues/{number}/labels", {"labels": [LABEL]})
+        good = it.world.issue("octocat", "Good", labels=[LABEL])
+        assert it.fire("bosun").outcome == "idle"
+        ended = it.fire("bosun")
+        assert (ended.outcome, ended.object["number"]) == ("pull_request", good), ended
+
+
+def test_comments_that_are_refused_for_good_do_not_keep_an_issue_for_ever(tmp_path: Path) -> None:
+    """A locked conversation, or a token that may not. Before: the claim's row was never ended, and this host never took
+    the issue again, whatever people said.
+
+    Broken on purpose: with the refusal not caught in `settle._repair`, that is how it was.
+    """
+    with fleet(tmp_path, crew()) as it:
+        number = it.world.issue("octocat", "Do it", labels=[LABEL])
+        it.world.practice.faults.add(Rule("status", "POST", r"/comments$", status=403, times=None))
+        pull = it.fire("bosun").object["pull_request"]
+        ask(it, "PATCH", f"/pulls/{pull}", {"state": "closed"})
+        swept(it)
+        ask(it, "POST", f"/issues/{number}/labels", {"labels": [LABEL]})
+        again = it.fire("bosun")
+        assert (again.outcome, again.object["generation"]) == ("pull_request", 2), again
