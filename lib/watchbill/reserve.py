@@ -144,9 +144,13 @@ def _spent_elsewhere(f: Firing, target: Target, subject: str) -> int:
 
 
 def _capped(f: Firing, target: Target, wanted: Reservation) -> Ended:
-    spent = reservations.spent(f.ledger, wanted.scope, wanted.subject, wanted.period, wanted.unit)
-    named = f"{target.repo.full_name}#{target.issue.number}" if wanted.scope == "issue" else wanted.subject
-    standing = money.Standing(Cap(wanted.scope, wanted.unit, wanted.cap or 0), named, wanted.period, *spent)
+    settled, reserved = reservations.spent(f.ledger, wanted.scope, wanted.subject, wanted.period, wanted.unit)
+    named, cap = wanted.subject, Cap(wanted.scope, wanted.unit, wanted.cap or 0)
+    if wanted.scope == "issue":
+        named = f"{target.repo.full_name}#{target.issue.number}"
+        cap = next(whole for whole in f.fleet.caps if (whole.scope, whole.unit) == (wanted.scope, wanted.unit))
+        settled += _spent_elsewhere(f, target, wanted.subject) if wanted.unit == "usd" else 0
+    standing = money.Standing(cap, named, wanted.period, settled, reserved)
     refusal = capped.refusal(standing, wanted.reserved)
     f.decide(Decision("reserve", named, "refuse", refusal.reason_id, refusal.reason, dict(refusal.numbers)))
     return Ended("capped", refusal.reason, refusal.reason_id)
