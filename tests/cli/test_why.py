@@ -190,7 +190,7 @@ def test_two_hosts_tell_the_same_story(tmp_path: Path, capsys: Capsys) -> None:
 
         told, now = why(it, capsys)
         in_order(told, "claimed by bosun on this host: try 1", r"taken over from bosun on this host by mate on host",
-                 r"pull request #2 opened; spent on it so far: \$0.01")  # fmt: skip
+                 r"pull request #2 opened; spent on it so far: \$1.01")  # fmt: skip
         assert "pull request #2 is open" in now  # what bosun left is over: the claim is mate's
         assert as_json(it, capsys)["now"]["refused"] is True
 

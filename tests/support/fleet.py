@@ -265,7 +265,8 @@ def at_work(it: Fleet, path: str = "half", agent: str = "bosun") -> subprocess.P
     """A firing in the middle of its engine: it has just written `path`."""
 
     def written() -> set[Path]:
-        return set((it.home / "worktrees").glob(f"*/tree/{path}"))
+        found = (it.home / "worktrees").glob(f"*/tree/{path}")
+        return {one for one in found if one.stat().st_size}  # not in the moment between its making and its writing
 
     before = written()
     firing = it.start(agent)
