@@ -137,10 +137,13 @@ def move(
     The intended id is written down before it is pushed. `again`: once more when what was in the way was a push of our
     own that had been given up for lost. `patient`: see Ports.claim_refs.
     """
-    if claims.unresolved(f.ledger, f.id):
-        adopt(f)  # lest the only trace of a push whose answer was lost be written over
     claim = f.claim
     assert claim is not None
+    if claims.unresolved(f.ledger, f.id):
+        before, claim = claim.record.state, adopt(f)  # lest the only trace of a push without an answer be written over
+        if claim.record.state != before:  # it went through late, and what was meant to follow from `before` does not
+            kind = "ok" if claim.record.state == record.state else "overtaken"
+            return {"verdict": kind, "reason": "an earlier push of ours went through late", "tip": claim.tip}
     record = record._replace(sequence=claim.record.sequence + 1)
     session = f.ports.claim_refs(claim.target.repo, patient)
 

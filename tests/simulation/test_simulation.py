@@ -44,6 +44,19 @@ def test_whole_firings_hold() -> None:
         assert broken(outcomes("whole", 0, 25)) == []
 
 
+#: Seeds that a long run found, with what was wrong then.
+FOUND = {
+    15541: "frozen before a second publishing push, which did not ask again whether the issue was wanted",
+    33048: "the publishing push went through late, between two steps of the release: an illegal move",
+}
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_a_long_run_found(seed: int) -> None:
+    with fleet.shipped("claims"):
+        assert broken(outcomes("claims", seed, 1)) == []
+
+
 def test_equal_seeds_make_equal_schedules() -> None:
     with fleet.shipped("claims"):
         plan = schedule.draw(5)
