@@ -72,7 +72,7 @@ def terms(f: Firing, listed: Listed) -> Target:
         if pull.state == "open":
             raise Not("pull-request-open", f"pull request #{pull.number} for it is open")
     admitted, left_out = _admitted(f, listed.repo, issue)
-    attempt = 1 if _anew(seen) else max(_tried_here(f, listed, issue), _tried(seen)) + 1
+    attempt = _tried(f, listed, issue, seen) + 1
     if attempt > rules.MOST_TRIES:
         raise Not("tries-spent", f"its {rules.MOST_TRIES} tries are made; the sweep hands it to a person")
     default_branch = poll.facts(f, listed.repo).default_branch
@@ -90,7 +90,7 @@ def terms(f: Firing, listed: Listed) -> Target:
         # The newest one seen, be it our own: where we act in a person's name, a label that we put back ourselves must
         # not pass for this person's later word.
         # Of every label that some agent takes: what was asked of two agents at once is one word.
-        label_event=max(start.label_event, *(e.id for e in events if e.label in _takes(f) and e.added)),
+        label_event=max(start.label_event, *(e.id for e in events if e.label in f.taken and e.added)),
         labelled_by=event.actor.login,
         attempt=attempt,
         pr_floor=max((pull.number for pull in pulls), default=0),
@@ -154,26 +154,16 @@ def _branch_is_ours(f: Firing, repo: Repo, number: int, seen: Seen) -> bool:
     """Whether the work branch, if it is there, holds what a generation of ours published."""
     if seen.branch_tip is None or (isinstance(seen.record, rules.ClaimRecord) and seen.branch_tip == seen.record.head):
         return True
-    history = f.ports.claim_refs(repo).history(number) if seen.tip else []
-    return any(isinstance(r, rules.ClaimRecord) and r.head == seen.branch_tip for _, r in history)
+    return seen.tip is not None and f.ports.claim_refs(repo).published(number, seen.branch_tip)
 
 
-def _takes(f: Firing) -> set[str]:
-    return {f.agent.takes, *(agent.takes for agent in f.roster.agents.values())}
-
-
-def _anew(seen: Seen) -> bool:
-    return isinstance(seen.record, rules.ClaimRecord) and rules.begins_anew(seen.record)
-
-
-def _tried_here(f: Firing, listed: Listed, issue: Issue) -> int:
-    return attempts_of(f.ledger, f.agent.role, f"{listed.repo_id}#{issue.number}", poll.digest(issue)).tries
-
-
-def _tried(seen: Seen) -> int:
-    """What the record says of tries on the same person's word, whoever's they were."""
-    record = seen.record
-    return record.attempt if isinstance(record, rules.ClaimRecord) and not rules.begins_anew(record) else 0
+def _tried(f: Firing, listed: Listed, issue: Issue, seen: Seen) -> int:
+    """Tries on the same person's word: by the ledger, and by the record, whoever's they were."""
+    record = seen.record if isinstance(seen.record, rules.ClaimRecord) else None
+    if record is not None and rules.begins_anew(record):
+        return 0
+    here = attempts_of(f.ledger, f.agent.role, f"{listed.repo_id}#{issue.number}", poll.digest(issue)).tries
+    return max(here, record.attempt if record else 0)
 
 
 def _ours_to_examine(f: Firing, listed: Listed) -> bool:

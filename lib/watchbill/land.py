@@ -90,7 +90,7 @@ def _on_top_of_theirs(f: Firing, work: Work) -> Work:
     theirs = session.read(target.issue.number).branch_tip
     if theirs is None:
         raise _branch_moved(f, "deleted what was there")
-    if any(isinstance(r, ClaimRecord) and r.head == theirs for _, r in session.history(target.issue.number)):
+    if session.published(target.issue.number, theirs):
         raise _branch_moved(f, "put back what an earlier generation had pushed")  # and a person had turned down
     mirror.have(theirs, f"refs/heads/{target.branch}")
     tree = mirror.merge(theirs, work.commit)

@@ -177,6 +177,11 @@ class Firing:
         standing = holds.applying(hold_rows.standing(self.ledger, self.now), subjects)
         return standing[0] if standing else None
 
+    @property
+    def taken(self) -> set[str]:
+        """Every label that some agent of the roster takes."""
+        return {agent.takes for agent in (self.agent, *self.roster.agents.values()) if agent.takes}
+
     def labels_of(self, agent: str) -> Labels:
         """The lifecycle's labels for what this agent owns: `implement` is whatever it takes."""
         owner = self.roster.agents.get(agent)

@@ -118,7 +118,7 @@ def sight(ledger: Ledger, fleet: Fleet, agent: Agent, answers: list[Poll], start
             failures.append(Failure(repo, **(body["failure"] if body else unknown)))
             continue
         for issue in _listed(repo, body):
-            verdict = _judge(ledger, fleet, agent, issue, body, standing, started, now)
+            verdict = judge(ledger, fleet, agent, issue, body, standing, started, now)
             verdicts.append(verdict)
             if verdict.verdict == "take":
                 candidates.append(issue)
@@ -138,7 +138,7 @@ def _listed(repo: str, body: dict[str, Any]) -> Iterable[Listed]:
         )
 
 
-def _judge(
+def judge(
     ledger: Ledger,
     fleet: Fleet,
     agent: Agent,

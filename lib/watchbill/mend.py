@@ -51,7 +51,7 @@ def mend(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> M
         about = facts(f, repo, number, seen)
         seen = None
         phase = about.facts.phase if about else "none"
-        repairs = reconcile.reconcile(about.facts, f.labels_of(about.claim.record.agent)) if about else ()
+        repairs = due(f, about) if about else ()
         if about is None or not repairs:
             break
         for repair in repairs:
@@ -72,6 +72,11 @@ def mend(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> M
                 if about.facts.issue != "gone":
                     projection.comment(f, about.claim, phase, why=repair.why)
     return Mended(phase, done)
+
+
+def due(f: Firing, about: About) -> tuple[reconcile.Repair, ...]:
+    """What has to be done about it, under the names that its owner's agent goes by."""
+    return reconcile.reconcile(about.facts, f.labels_of(about.claim.record.agent))
 
 
 def facts(f: Firing, repo: Repo, number: int, seen: refs.Seen | None = None) -> About | None:
@@ -222,13 +227,12 @@ def _open(f: Firing, about: About) -> int:
     """The pull request of published work. A forge that says no, again and again, hands it to a person."""
     record = about.claim.record
     try:
-        pull = land.open_pull(f, about.claim)
+        return land.open_pull(f, about.claim)
     except (Refused, NotFound, Unknown):
         with f.ledger.transaction():
             tries = _rolls(f, about.claim) + 1
             attempts.put(f.ledger, _ROLL, f"{record.repo_id}#{record.number}", str(record.head), tries, 0)
         raise
-    return pull
 
 
 #: What an operation makes of the record, beside its place in the sequence.

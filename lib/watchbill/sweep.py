@@ -103,7 +103,7 @@ def _suspects(f: Firing, repo: Repo, repo_id: int, claims: dict[int, refs.Seen])
 def _labels(f: Firing, repo: Repo) -> dict[int, set[str]]:
     """The lifecycle's labels on open issues, as the lists have them; on closed ones, what was forgotten there."""
     forgotten = (f.fleet.labels.in_flight, f.fleet.labels.pr_open, f.fleet.labels.needs_human)
-    names = lifecycle.ours(f.fleet.labels) | {agent.takes for agent in f.roster.agents.values() if agent.takes}
+    names = lifecycle.ours(f.fleet.labels) | f.taken
     shown: dict[int, set[str]] = {}
     for label in sorted(names):
         listing = f.ports.forge.issues.listed(repo.full_name, label, None, closed=label in forgotten)

@@ -232,6 +232,10 @@ class ClaimRefs:
             )
         return shown
 
+    def published(self, number: int, commit: str) -> bool:
+        """Whether some generation of the claim has pushed this very commit as its work."""
+        return any(isinstance(record, ClaimRecord) and record.head == commit for _, record in self.history(number))
+
     def record_at(self, number: int, commit: str) -> ClaimRecord | None:
         """The record of a claim commit that lies in the mirror."""
         if not git.has_commit(self.mirror.path, commit):

@@ -85,9 +85,7 @@ def _ahead(
         if verdict.reason_id == "moved-on":
             return f"no agent takes it until it is open and carries {f.agent.takes}", None
         return _follows(f, verdict, refusal)
-    moves = [
-        repair for repair in reconcile.reconcile(about.facts, f.fleet.labels) if isinstance(repair, reconcile.Move)
-    ]
+    moves = [repair for repair in mend.due(f, about) if isinstance(repair, reconcile.Move)]
     if moves:
         then = _THEN.get(moves[-1].operation, "").format(takes=f.agent.takes)
         return f"{_who_mends(f, issue, about)} moves its claim on, as {moves[-1].why}; {then}", None
@@ -189,7 +187,7 @@ def _verdict(f: Firing, repo: str, issue: Issue, about: mend.About | None) -> De
 def _judged(f: Firing, listed: Listed) -> Decision:
     standing = hold_rows.standing(f.ledger, f.now)
     body = polls.get(f.ledger, look.query(listed.repo, f.agent.takes)).body or {}
-    return look._judge(f.ledger, f.fleet, f.agent, listed, {"base": "", **body}, standing, f.now + 1, f.now)
+    return look.judge(f.ledger, f.fleet, f.agent, listed, {"base": "", **body}, standing, f.now + 1, f.now)
 
 
 # Without it
