@@ -28,7 +28,7 @@ class Claim(NamedTuple):
 def intend(
     ledger: Ledger, firing: str, host: str, repo_id: int, repo: str, number: int, generation: int, intended: str
 ) -> None:
-    """sqlite3.IntegrityError when a live claim of this host stands on the issue."""
+    """db.Refused when a live claim of this host stands on the issue."""
     ledger.write(
         "claim_intend",
         firing=firing,

@@ -24,7 +24,7 @@ def _effect(row: tuple[Any, ...]) -> Effect:
 
 
 def intend(ledger: Ledger, key: str, firing: str, kind: str, intent: dict[str, Any], at: int) -> None:
-    """sqlite3.IntegrityError when the key is there already."""
+    """db.Refused when the key is there already."""
     ledger.write("effect_intend", key=key, firing=firing, kind=kind, intent=json.dumps(intent), at=at)
 
 

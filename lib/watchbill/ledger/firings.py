@@ -34,10 +34,19 @@ class Firing(NamedTuple):
     generation: int | None = None
     cost_micro: int | None = None
     cost_basis: str | None = None
+    engine: str | None = None  # what it ran on; None: no engine was started
+    account: str | None = None  # whose quota that draws on
+    model: str | None = None
+    tokens: int | None = None  # input and output
+    turns: int | None = None
+
+
+#: The engine of a firing whose program did not write that down.
+UNKNOWN = "?"
 
 
 def begin(ledger: Ledger, firing: Firing) -> None:
-    """sqlite3.IntegrityError when another firing of this agent lives on this host."""
+    """db.Refused when another firing of this agent lives on this host."""
     ledger.write("firing_begin", **firing._asdict())
 
 
@@ -58,7 +67,21 @@ def opened(ledger: Ledger, id: str, pull_request: int) -> None:
     ledger.write("firing_pull", id=id, pull_request=pull_request)
 
 
-def end(ledger: Ledger, id: str, ending: Ending, at: int, cost_micro: int | None, cost_basis: str | None) -> bool:
+def starts_engine(ledger: Ledger, id: str, engine: str, account: str, model: str | None) -> None:
+    """From here on it may spend."""
+    ledger.write("firing_engine", id=id, engine=engine, account=account, model=model)
+
+
+class Used(NamedTuple):
+    """What a firing is billed."""
+
+    cost_micro: int | None
+    basis: str | None  # engine | priced | ceiling | stream | transcript | reservation | unmeasured | free | not started
+    tokens: int | None = None
+    turns: int | None = None
+
+
+def end(ledger: Ledger, id: str, ending: Ending, at: int, used: Used) -> bool:
     """False when it had ended already."""
     died = ending.outcome == DIED
     changed = ledger.write(
@@ -69,8 +92,10 @@ def end(ledger: Ledger, id: str, ending: Ending, at: int, cost_micro: int | None
         exit=None if died else ending.exit,
         reason=ending.reason,
         reason_id=ending.reason_id,
-        cost_micro=cost_micro,
-        cost_basis=cost_basis,
+        cost_micro=used.cost_micro,
+        cost_basis=used.basis,
+        tokens=used.tokens,
+        turns=used.turns,
     )
     return changed == 1
 
