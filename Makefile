@@ -24,6 +24,11 @@ crash: .venv/.made
 bench: .venv/.made
 	$(BIN)/python tests/bench/bench.py
 
+# Caps under fire: N processes reserve, spend, overspend, are killed and settle; then two naive ways, and their overshoot.
+.PHONY: caps
+caps: .venv/.made
+	@PYTHONPATH=tests $(BIN)/python -m caps --n $(or $(N),64) --seed $(or $(SEED),0) $(ARGS)
+
 # Many schedules of a modelled fleet, on all cores: make simulate N=100000 [DEPTH=claims|whole] [SEED=0] [ABLATE=name]
 simulate: .venv/.made
 	@PYTHONPATH=tests $(BIN)/python -m simulation --n $(or $(N),1000) --depth $(or $(DEPTH),claims) --seed $(or $(SEED),0) --ablate "$(ABLATE)" $(ARGS)

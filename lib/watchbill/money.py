@@ -7,7 +7,7 @@ this module lies on the way to a refusal.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from watchbill.compiled import Cap
@@ -51,24 +51,71 @@ def worst_case(caps: Iterable[Cap], headroom_micro: int = 0) -> dict[str, int]:
     return worst
 
 
+def share(limit: int, hosts: int) -> int:
+    """One host's part of a fleet's cap, where hosts share no ledger (`[fleet] hosts`).
+
+    Rounded down, also to nothing: the parts together never exceed the whole. A cap of fewer units than there are
+    hosts is for the roster to point out, not for this to exceed.
+    """
+    return limit // max(1, hosts)
+
+
 def period(scope: str, now: float, timezone: str) -> str:
-    """The day or month that a cap's scope counts in, in the fleet's time zone; '' for scopes that last."""
+    """The day or month that a cap's scope counts in, in the fleet's time zone; '' for scopes that last.
+
+    What is spent stands under this name. When a clock is set back across midnight, by hand or by the zone's own rules,
+    the name is that of the day before again, and with it all that was spent on that day: its cap does not begin anew,
+    and what the new day has had stays the new day's.
+    """
+    return _named(scope, _clock_of(timezone)(now))
+
+
+def period_end(scope: str, now: float, timezone: str) -> int | None:
+    """The first moment after `now` outside of its day or month: UTC epoch seconds; None for scopes that last.
+
+    Asked of the zone itself, second by second, never by adding 24 hours: days have 23 or 25, begin at 01:00, or are
+    left out. Where a zone's clock goes back across midnight, the day is over at the first of the two midnights.
+    """
+    name, clock = period(scope, now, timezone), _clock_of(timezone)
+    if not name:
+        return None
+    before, after = int(now), int(now) + _LONGEST_S[scope]
+    while after - before > 1:
+        middle = (before + after) // 2
+        before, after = (middle, after) if _named(scope, clock(middle)) == name else (before, middle)
+    # A clock that goes back across midnight has two midnights, at most some hours apart; that was either of them.
+    early = range(max(int(now) + 1, after - _SET_BACK_S), after, _STEP_S)
+    first = next((moment for moment in early if _named(scope, clock(moment)) != name), after)
+    while first - 1 > now and _named(scope, clock(first - 1)) != name:
+        first -= 1
+    return first
+
+
+#: No day and no month is longer; how far zones set clocks back at most, and how short the time between is at least.
+_LONGEST_S = {"day": 49 * 3600, "fleet_day": 49 * 3600, "fleet_month": 33 * 86400}
+_SET_BACK_S = 3 * 3600
+_STEP_S = 30
+
+
+def _named(scope: str, local: time.struct_time) -> str:
     if scope in ("day", "fleet_day"):
-        return "{:04d}-{:02d}-{:02d}".format(*_local(now, timezone)[:3])
+        return f"{local.tm_year:04d}-{local.tm_mon:02d}-{local.tm_mday:02d}"
     if scope == "fleet_month":
-        return "{:04d}-{:02d}".format(*_local(now, timezone)[:2])
+        return f"{local.tm_year:04d}-{local.tm_mon:02d}"
     return ""
 
 
-def _local(now: float, timezone: str) -> tuple[int, ...]:
+def _clock_of(timezone: str) -> Callable[[float], time.struct_time]:
+    """From UTC epoch seconds to what a clock on the wall shows."""
     if timezone == "UTC":
-        return tuple(time.gmtime(now))
+        return time.gmtime
     if not timezone:  # the host's own zone
-        return tuple(time.localtime(now))
+        return time.localtime
     import datetime
     import zoneinfo  # only where a fleet names a zone of its own: it costs some milliseconds
 
-    return tuple(datetime.datetime.fromtimestamp(now, zoneinfo.ZoneInfo(timezone)).timetuple())
+    zone = zoneinfo.ZoneInfo(timezone)
+    return lambda now: datetime.datetime.fromtimestamp(now, zone).timetuple()
 
 
 def above(standing: Standing, worst: Mapping[str, int]) -> bool:

@@ -7,7 +7,6 @@ whether the push was ours; the reservation carries the worst case, so that what 
 from __future__ import annotations
 
 import os
-import sqlite3
 from typing import NamedTuple
 
 from watchbill import effects, money
@@ -15,8 +14,9 @@ from watchbill.claims.record import VERSION, ClaimRecord
 from watchbill.compiled import Cap
 from watchbill.gates import capped
 from watchbill.ledger import claims, firings, polls, reservations
+from watchbill.ledger.db import Refused
 from watchbill.ledger.decisions import Decision
-from watchbill.ledger.reservations import AboveCap, Reservation
+from watchbill.ledger.reservations import AboveCap, Subjects
 from watchbill.live import Firing, Target
 from watchbill.outcomes import Ended
 
@@ -31,7 +31,7 @@ class Reserved(NamedTuple):
 
 def worst_case(f: Firing, target: Target) -> Reserved | None:
     """None: another firing of this host has it. Raises Ended (capped, held)."""
-    record = first_record(f, target)
+    record, worst = first_record(f, target), money.worst_case(f.agent.caps, f.ports.headroom_micro)
     intended = f.ports.claim_refs(target.repo).write(record, parent=target.tip, head=None)
     if f.options.dry_run:
         raise Ended(
@@ -62,15 +62,14 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
                 target.branch,
                 target.generation,
             )
-            for wanted in wanted_reservations(f, target):
-                reservations.reserve(f.ledger, wanted, f.now)
+            reservations.reserve(f.ledger, subjects(f, target), worst, caps(f, target), f.now)
             polls.give_back_all(f.ledger, f.id)  # the claim row says from now on whose it is
     except AboveCap as above:
-        end = _capped(f, target, above.wanted)
+        end = _capped(f, target, above)
         if above.wanted.scope == "issue":
             return None  # this issue has had its share; others have not
         raise end from above
-    except sqlite3.IntegrityError as error:
+    except Refused as error:
         if "claims" not in str(error):
             raise
         owner = claims.live_on(f.ledger, target.repo_id, target.issue.number)
@@ -84,7 +83,7 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
 
 def first_record(f: Firing, target: Target) -> ClaimRecord:
     """The record of a new generation."""
-    worst = money.worst_case(f.agent.caps, f.ports.engine.headroom_micro)
+    worst = money.worst_case(f.agent.caps, f.ports.headroom_micro)
     return ClaimRecord(
         version=VERSION,
         repo_id=target.repo_id,
@@ -115,41 +114,46 @@ def first_record(f: Firing, target: Target) -> ClaimRecord:
     )
 
 
-def wanted_reservations(f: Firing, target: Target) -> list[Reservation]:
-    """This firing's worst case against every cap that applies; where no cap is set, it is counted all the same."""
-    worst = money.worst_case(f.agent.caps, f.ports.engine.headroom_micro)
-    caps = {(cap.scope, cap.unit): cap.limit for cap in (*f.agent.caps, *f.fleet.caps)}
-    subjects = {
-        "firing": f.id,
-        "issue": f"{target.repo_id}#{target.issue.number}",
-        "day": f.agent.name,
-        "fleet_day": "fleet",
-        "fleet_month": "fleet",
-    }
-    wanted = []
-    for scope, subject in subjects.items():
-        period = money.period(scope, f.ports.clock.now(), f.fleet.timezone)
-        for unit in money.UNITS:
-            cap = None if scope == "firing" else caps.get((scope, unit))
-            if (scope, unit) == ("issue", "usd") and cap is not None:
-                cap = max(0, cap - _spent_elsewhere(f, target, subject))
-            wanted.append(Reservation(f.id, scope, subject, period, unit, cap, worst.get(unit, 0)))
-    return wanted
+def subjects(f: Firing, target: Target) -> Subjects:
+    """Whose caps this firing counts against, in the day and month of this very moment."""
+    now, zone = f.ports.clock.now(), f.fleet.timezone
+    return Subjects(
+        firing=f.id,
+        issue=_subject(target),
+        agent=f.agent.name,
+        day=money.period("fleet_day", now, zone),
+        month=money.period("fleet_month", now, zone),
+    )
 
 
-def _spent_elsewhere(f: Firing, target: Target, subject: str) -> int:
+def caps(f: Firing, target: Target) -> dict[tuple[str, str], int]:
+    """Every limit that a reservation is held against, by scope and unit.
+
+    Not the firing's own: the worst case is that limit and a request more.
+    """
+    limits = {(cap.scope, cap.unit): cap.limit for cap in (*f.agent.caps, *f.fleet.caps) if cap.scope != "firing"}
+    if ("issue", "usd") in limits:
+        limits["issue", "usd"] = max(0, limits["issue", "usd"] - _spent_elsewhere(f, target))
+    return limits
+
+
+def _subject(target: Target) -> str:
+    return f"{target.repo_id}#{target.issue.number}"
+
+
+def _spent_elsewhere(f: Firing, target: Target) -> int:
     """What the claim's record says was spent on the issue, beyond what this host's ledger has of it: micro-dollars."""
-    here = reservations.spent(f.ledger, "issue", subject, "", "usd")
+    here = reservations.spent(f.ledger, "issue", _subject(target), "", "usd")
     return max(0, (target.previous.spent if target.previous else 0) - here.settled - here.reserved)
 
 
-def _capped(f: Firing, target: Target, wanted: Reservation) -> Ended:
-    settled, reserved = reservations.spent(f.ledger, wanted.scope, wanted.subject, wanted.period, wanted.unit)
+def _capped(f: Firing, target: Target, above: AboveCap) -> Ended:
+    wanted, (settled, reserved) = above.wanted, above.standing
     named, cap = wanted.subject, Cap(wanted.scope, wanted.unit, wanted.cap or 0)
     if wanted.scope == "issue":
         named = f"{target.repo.full_name}#{target.issue.number}"
         cap = next(whole for whole in f.fleet.caps if (whole.scope, whole.unit) == (wanted.scope, wanted.unit))
-        settled += _spent_elsewhere(f, target, wanted.subject) if wanted.unit == "usd" else 0
+        settled += _spent_elsewhere(f, target) if wanted.unit == "usd" else 0
     standing = money.Standing(cap, named, wanted.period, settled, reserved)
     refusal = capped.refusal(standing, wanted.reserved)
     f.decide(Decision("reserve", named, "refuse", refusal.reason_id, refusal.reason, dict(refusal.numbers)))
