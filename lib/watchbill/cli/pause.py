@@ -1,8 +1,10 @@
-"""Hold an agent, or the whole fleet: nothing of it fires until it is resumed. What runs now stops at its next effect.
+"""Hold an agent, or more: nothing of it fires until it is resumed. What runs now stops at its next effect.
 
 examples:
   watchbill pause bosun --reason "rewriting the tests"
   watchbill pause bosun --for 2h
+  watchbill pause --repo acme/api --until 2026-11-24T09:00
+  watchbill pause --account keychain:watchbill/anthropic
   watchbill pause --fleet
 """
 
@@ -10,74 +12,68 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import re
+import sys
 import time
 
-from watchbill.cli import shared
+from watchbill.cli import shared, times, whom
 from watchbill.clock import moment
 from watchbill.errors import Fixable
 from watchbill.ledger import holds
 from watchbill.ledger.holds import Hold
 
-HELP = "hold an agent, or the whole fleet"
+HELP = "hold an agent, a repository, an account, ..., or the whole fleet"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("agent", nargs="?", help="its codename")
-    whom_arguments(parser)
+    whom.arguments(parser)
     parser.add_argument("--reason", default="paused by hand", help="what `why` and `status` will say")
-    parser.add_argument("--for", dest="span", metavar="SPAN", help="30m, 2h, 3d; without it, until it is resumed")
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--for", dest="span", metavar="SPAN", help="30m, 2h, 3d; without it, until it is resumed")
+    end.add_argument("--until", metavar="TIME", help="2026-11-24T09:00, or 09:00; in the fleet's time zone")
     parser.add_argument("--dry-run", action="store_true", help="say what would be held and hold nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     fleet = shared.opened(args)
-    scope, subject = whom(args, fleet)
+    scope, subject = whom.named(args, fleet)
+    whom.checked(scope, subject, fleet)
     now = int(time.time())
-    until = now + seconds(args.span) if args.span else None
-    end = f"until {moment(until)}" if until else "until it is resumed"
+    until = _end(args, fleet, now)
+    text = f"until {moment(until)}" if until else "until it is resumed"
     if args.dry_run:
-        print(f"would pause {subject or 'the fleet'} {end}")
+        print(f"would pause {whom.said(scope, subject)} {text}")
         return 0
     with fleet.ledger.transaction(durable=True):
         holds.add(fleet.ledger, Hold(0, scope, subject, "pause", args.reason, author(), now, until))
-    print(f"{subject or 'the fleet'}: paused {end}")
+    print(f"{whom.said(scope, subject)}: paused {text}")
+    if scope == "fleet" and fleet.roster and fleet.roster.fleet.hosts > 1:
+        print("the fleet's other hosts are not told; `watchbill stop` tells them", file=sys.stderr)
     return 0
 
 
-def whom_arguments(parser: argparse.ArgumentParser) -> None:
-    """What else than an agent can be held and resumed."""
-    parser.add_argument("--fleet", action="store_true", help="every agent")
-    parser.add_argument("--engine", metavar="NAME", help="every agent that uses this engine")
-    parser.add_argument("--repo", metavar="OWNER/NAME", help="this repository")
-
-
-def whom(args: argparse.Namespace, fleet: shared.Opened) -> tuple[str, str]:
-    """The scope and subject that were named; an agent that nobody knows is an error, not a hold."""
-    if sum((args.fleet, args.agent is not None, args.engine is not None, args.repo is not None)) != 1:
-        raise Fixable(
-            "WB-PAUSE-01", f"{args.verb} what?", fix=f"`watchbill {args.verb} AGENT` or `watchbill {args.verb} --fleet`"
-        )
-    if args.fleet:
-        return "fleet", ""
-    if args.engine:
-        return "engine", args.engine
-    if args.repo:
-        return "repo", args.repo
-    known = sorted(fleet.roster.agents) if fleet.roster else []
-    if args.agent not in known:
-        raise Fixable("WB-PAUSE-02", f"no agent is called {args.agent!r}", fix=f"one of: {', '.join(known) or 'none'}")
-    return "agent", args.agent
-
-
-def seconds(span: str) -> int:
-    match = re.fullmatch(r"(\d+)([smhd])", span)
-    if not match:
-        raise Fixable("WB-PAUSE-03", f"--for {span!r} is no span of time", fix="30m, 2h or 3d")
-    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+def _end(args: argparse.Namespace, fleet: shared.Opened, now: int) -> int | None:
+    """When it ends by itself, UTC epoch seconds."""
+    zone = fleet.roster.fleet.timezone if fleet.roster else ""
+    if args.span is not None:
+        try:
+            return now + times.seconds(args.span)
+        except ValueError as error:
+            what = f"--for {args.span!r} is no span of time"
+            raise Fixable("WB-PAUSE-03", what, why=str(error), fix="30m, 2h or 3d") from error
+    if args.until is None:
+        return None
+    fix = "--until 2026-11-24T09:00, --until 2026-11-24, or --until 09:00"
+    try:
+        until = times.moment(args.until, zone, now)
+    except ValueError as error:
+        raise Fixable("WB-PAUSE-04", f"--until {args.until!r} is no time", why=str(error), fix=fix) from error
+    if until <= now:
+        raise Fixable("WB-PAUSE-05", f"--until {args.until}: that is over, since {moment(until)}", fix=fix)
+    return until
 
 
 def author() -> str:
+    """Who is typing."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name
