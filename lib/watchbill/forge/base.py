@@ -157,6 +157,45 @@ class Forge(Protocol):
     def close(self) -> None: ...
 
 
+class Answer(NamedTuple):
+    """What an answer that was no refusal for a limit says about limits."""
+
+    writes: bool  # it answers a write: what is limited may be those alone
+    counted: bool  # it cost something of the quota; a 304 does not
+    remaining: int | None  # requests left until the reset; None: not told
+    limit: int | None  # of so many
+    resets_at: int | None  # UTC epoch seconds of this host's clock
+
+
+class Limits(Protocol):
+    """Who keeps a forge's limits for everybody who would run into them: told of each answer, asked before each request.
+
+    A limit that one session hit binds the others of this host, which a session by itself cannot know.
+    """
+
+    def before(self) -> None:
+        """Raises `RateLimited`, and no request is made, while a limit is known to stand."""
+
+    def limited(self, error: RateLimited) -> None:
+        """A request was answered so."""
+
+    def answered(self, answer: Answer) -> None:
+        """A request was answered, with whatever else."""
+
+
+class _Unlimited:
+    """Nobody keeps them."""
+
+    def before(self) -> None: ...
+
+    def limited(self, error: RateLimited) -> None: ...
+
+    def answered(self, answer: Answer) -> None: ...
+
+
+UNLIMITED: Limits = _Unlimited()
+
+
 class ForgeError(Exception):
     """Anything a forge did not do for us. `status` is the HTTP status, 0 when no answer came."""
 
@@ -186,9 +225,9 @@ class Refused(ForgeError):
 
 
 class RateLimited(ForgeError):
-    """403/429 with a primary or secondary limit."""
+    """403/429 with a primary or secondary limit; status 0: known beforehand, and nothing was asked."""
 
     def __init__(self, message: str, status: int, *, until: int | None, secondary: bool) -> None:
         super().__init__(message, status)
-        self.until = until  # UTC epoch seconds, None when the answer did not say
+        self.until = until  # UTC epoch seconds of this host's clock, as told and not yet believed; None: not told
         self.secondary = secondary

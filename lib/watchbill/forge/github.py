@@ -3,23 +3,27 @@
 PyGithub carries authentication, the connection and Enterprise addresses; requests go through its `Requester` one by
 one, not through its objects, because those fetch themselves again when a field is missing (`issue.pull_request` of a
 listed issue costs a request each) and hide how many requests a list took. Its retries and sleeps are off: it repeats
-a POST after a 5xx, which may have been done already, and pacing is the ledger's business.
+a POST after a 5xx, which may have been done already, and pacing is the ledger's business. So are GitHub's limits:
+nothing here waits for their end; `base.Limits` is asked before each request.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import github
+import github.Consts
 
 from watchbill.clock import Clock, SystemClock
 from watchbill.forge import base
-from watchbill.forge.base import Comment, Issue, LabelEvent, Listing, Person, Pull, RepositoryFacts
+from watchbill.forge.base import Answer, Comment, Issue, LabelEvent, Limits, Listing, Person, Pull, RepositoryFacts
 
 _TIMEOUT_S = 15
 #: Wait before the second and last try of what may be repeated.
@@ -27,6 +31,9 @@ _AGAIN_S = 0.3
 #: A connection unused for so long is given up: an engine ran meanwhile, and what lies between may have forgotten it.
 _IDLE_S = 30
 _ROLES = ("admin", "maintain", "write", "triage", "read", "none")
+# PyGithub keeps figures of its own from these, which nobody asks it for; over a number that is none it would lose the
+# whole answer, in a ValueError.
+github.Consts.headerRateReset = github.Consts.headerRateRemaining = ""
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
 
 
@@ -39,7 +46,7 @@ class _Reply(NamedTuple):
 class GitHub:
     """A session as one account, for one thread. Satisfies `base.Forge`; close it when done."""
 
-    def __init__(self, api_url: str, token: str, clock: Clock) -> None:
+    def __init__(self, api_url: str, token: str, clock: Clock, limits: Limits) -> None:
         self._client = github.Github(
             auth=github.Auth.Token(token),
             base_url=api_url.rstrip("/"),
@@ -51,6 +58,7 @@ class GitHub:
             seconds_between_writes=None,
         )
         self._clock = clock
+        self._limits = limits
         self._last_used_s = clock.elapsed()
         self.calls = 0
         self.issues: base.Issues = _Issues(self)
@@ -112,6 +120,7 @@ class GitHub:
     def _ask_once(self, verb: str, path: str, parameters: dict[str, str], headers: dict[str, str], body: Any) -> _Reply:
         lost = base.Unreachable if verb == "GET" else base.Unknown
         what = f"{verb} {path}"
+        self._limits.before()
         self.calls += 1
         try:
             # A copy each time: the requester writes into parameters and headers.
@@ -130,9 +139,15 @@ class GitHub:
             data = None
             if status < 300:  # whatever answered was not the forge
                 raise lost(f"{what}: {status}, but no JSON", status) from None
-        if status >= 300 and status != 304:
-            raise self._refusal(what, _Reply(status, replied, data))
-        return _Reply(status, replied, data)
+        reply = _Reply(status, replied, data)
+        refusal = self._refusal(what, reply) if status >= 300 and status != 304 else None
+        if isinstance(refusal, base.RateLimited):
+            self._limits.limited(refusal)
+        else:
+            self._limits.answered(self._answer(verb, reply))
+        if refusal is not None:
+            raise refusal
+        return reply
 
     def _refusal(self, what: str, reply: _Reply) -> base.ForgeError:
         """The error that an answer of 3xx or 4xx means (https://docs.github.com/en/rest/using-the-rest-api)."""
@@ -146,31 +161,63 @@ class GitHub:
         return base.Refused(words, status)
 
     def _limit(self, words: str, reply: _Reply) -> base.RateLimited | None:
-        """A secondary limit says how long to wait; the primary one that nothing remains, and until when."""
-        wait_s, reset = reply.headers.get("retry-after", ""), reply.headers.get("x-ratelimit-reset", "")
+        """Which limit was hit, and until when; None for a 403 that is none.
+
+        Both come as 403 or as 429. A secondary limit may say how long to wait, the primary one says that nothing
+        remains, and until when; either may be told with the other's headers
+        (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api).
+        """
+        spent = _number(reply.headers.get("x-ratelimit-remaining")) == 0
         # GitHub has no field for a secondary limit without Retry-After: only its words tell it from a 403 for good.
-        if wait_s or "secondary rate limit" in words.lower():
-            until = int(self._clock.now()) + int(wait_s) if wait_s.isdecimal() else None
-            return base.RateLimited(words, reply.status, until=until, secondary=True)
-        if reply.headers.get("x-ratelimit-remaining") == "0":
-            return base.RateLimited(
-                words, reply.status, until=int(reset) if reset.isdecimal() else None, secondary=False
-            )
-        if reply.status == 429:
-            return base.RateLimited(words, reply.status, until=None, secondary=True)
-        return None
+        secondary = "secondary rate limit" in _words(reply.data).lower() or (
+            not spent and (reply.status == 429 or "retry-after" in reply.headers)
+        )
+        if not spent and not secondary:
+            return None
+        ends = (self._after_waiting(reply), self._reset(reply) if spent else None)
+        until = max((end for end in ends if end is not None), default=None)
+        return base.RateLimited(words, reply.status, until=until, secondary=secondary)
+
+    def _after_waiting(self, reply: _Reply) -> int | None:
+        """Retry-After as a moment: seconds, or a date by the server's clock (RFC 9110, 10.2.3)."""
+        told = reply.headers.get("retry-after", "")
+        seconds = _number(told)
+        if seconds is None and (at := _date(told)) is not None:
+            seconds = at - self._server_now(reply)
+        return None if seconds is None else math.ceil(self._clock.now() + seconds)
+
+    def _reset(self, reply: _Reply) -> int | None:
+        """X-RateLimit-Reset, which is a moment of the server's clock, as one of ours."""
+        told = _number(reply.headers.get("x-ratelimit-reset"))
+        return None if told is None else math.ceil(self._clock.now() + told - self._server_now(reply))
+
+    def _server_now(self, reply: _Reply) -> float:
+        """What the server's clock said when it answered; ours, when it did not say."""
+        at = _date(reply.headers.get("date", ""))
+        return self._clock.now() if at is None else at
+
+    def _answer(self, verb: str, reply: _Reply) -> Answer:
+        remaining, limit = (_number(reply.headers.get(f"x-ratelimit-{name}")) for name in ("remaining", "limit"))
+        return Answer(
+            writes=verb != "GET",
+            counted=reply.status != 304,
+            remaining=None if remaining is None else int(remaining),
+            limit=None if limit is None else int(limit),
+            resets_at=self._reset(reply),
+        )
 
 
-def open_forge(api_url: str, token: str, clock: Clock | None = None) -> GitHub:
+def open_forge(api_url: str, token: str, clock: Clock | None = None, limits: Limits = base.UNLIMITED) -> GitHub:
     """A session with GitHub, GitHub Enterprise (`https://HOST/api/v3`) or the practice forge (`http://127.0.0.1:PORT`).
 
-    Asks nothing yet. ValueError when there is no token or the address is none.
+    `limits`: who keeps those that this account shares with other sessions. Asks nothing yet. ValueError when there is
+    no token or the address is none.
     """
     if not token:
         raise ValueError("no token")
     if not re.match(r"https?://[^/]+", api_url):
         raise ValueError(f"no address of an API: {api_url!r}")
-    return GitHub(api_url, token, clock or SystemClock())
+    return GitHub(api_url, token, clock or SystemClock(), limits)
 
 
 class _Issues:
@@ -289,6 +336,24 @@ def _list(reply: _Reply) -> list[Any]:
     if not isinstance(reply.data, list):
         raise base.Unreachable(f"a list was asked for, {type(reply.data).__name__} came", reply.status)
     return reply.data
+
+
+def _number(told: str | None) -> float | None:
+    """A header's number, however it is written; None for what is none, or could be no count of anything."""
+    try:
+        number = float(told or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and abs(number) < 1e15 else None
+
+
+def _date(told: str) -> float | None:
+    """A moment of HTTP, UTC epoch seconds."""
+    try:
+        at = parsedate_to_datetime(told)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _words(data: Any) -> str:

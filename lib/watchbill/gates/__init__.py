@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from watchbill.compiled import Agent
-from watchbill.gates import capped, held, running
+from watchbill.gates import capped, held, running, unfit
 from watchbill.gates.snapshot import Refusal, Snapshot
 from watchbill.ledger.decisions import Decision
 
@@ -18,6 +18,7 @@ GATES: dict[str, Callable[[Agent, Snapshot], Refusal | None]] = {
     "held": held.refuse,
     "running": running.refuse,
     "capped": capped.refuse,
+    "unfit": unfit.refuse,
 }
 
 

@@ -6,14 +6,16 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from watchbill import lock, money
+from watchbill import fitness, lock, money
 from watchbill.clock import Clock
-from watchbill.compiled import Agent, Fleet
+from watchbill.compiled import Agent, Fleet, Host
+from watchbill.fitness import Condition
 from watchbill.home import Home
-from watchbill.ledger import firings, holds, reservations
+from watchbill.ledger import firings, holds, reservations, windows
 from watchbill.ledger.db import Ledger
 from watchbill.ledger.firings import Firing
 from watchbill.ledger.holds import Hold
+from watchbill.ledger.windows import Window
 from watchbill.money import Standing
 
 
@@ -33,10 +35,13 @@ class Snapshot(NamedTuple):
     now: int
     host: str
     timezone: str
-    holds: tuple[Hold, ...]  # all that stand
+    holds: tuple[Hold, ...]  # all that stand, heal, or healed just now
     lock_held: bool  # another process holds this agent's lock
     live: Firing | None  # the row of this agent's live firing, if the ledger has one
     caps: tuple[Standing, ...]  # the agent's day, the fleet's day and month
+    windows: tuple[Window, ...]  # of the accounts it draws on, as far as an engine told
+    limits: Host  # what this host has to be to be fit
+    condition: Condition  # what it is, as far as there is a limit for it
 
 
 def lock_path(home: Home, agent: str) -> str:
@@ -70,4 +75,12 @@ def take(ledger: Ledger, home: Home, agent: Agent, fleet: Fleet, host: str, cloc
         lock_held=held,
         live=mine[0] if mine else None,
         caps=standing(ledger, agent, fleet, now),
+        windows=tuple(
+            window
+            for use in agent.uses
+            if use.most_used_ppm is not None
+            for window in windows.of_account(ledger, use.account, int(now))
+        ),
+        limits=fleet.host,
+        condition=fitness.read(home.root, fleet.host),
     )

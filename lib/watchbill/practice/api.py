@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import threading
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -117,17 +118,18 @@ def _rate_limit(now: int) -> Answer:
 
 
 def _limited(fault: Rule) -> Answer:
+    status = 429 if fault.status == 429 else 403  # GitHub answers either
     if fault.kind == "rate_primary":
-        return Refusal(403, "API rate limit exceeded for user.").answer
+        return Refusal(status, "API rate limit exceeded for user.").answer
     told = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
-    return Refusal(403, told).answer
+    return Refusal(status, told).answer
 
 
 def _limit_headers(fault: Rule, now: int) -> dict[str, str]:
-    wait_s = int(fault.seconds) or 60
+    wait_s = math.ceil(fault.seconds) or 60
     if fault.kind == "rate_primary":
-        return {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(now + wait_s)}
-    return {"Retry-After": str(wait_s)}
+        return {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(now + wait_s), **fault.headers}
+    return {"Retry-After": str(wait_s), **fault.headers}
 
 
 def _payload(given: Answer) -> bytes:

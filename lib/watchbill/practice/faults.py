@@ -18,8 +18,8 @@ KINDS = {
     "5xx_after": "it is done; answered with `status`",
     "delay": "it is done, `delay_s` late",
     "stale": "a read is answered from the state `seconds` or `writes` ago",
-    "rate_primary": "nothing is done; 403 with nothing remaining until `seconds` (default 60) from now",
-    "rate_secondary": "nothing is done; 403 with Retry-After of `seconds` (default 60)",
+    "rate_primary": "nothing is done; 403 (or `status` 429), nothing remaining until `seconds` (default 60) from now",
+    "rate_secondary": "nothing is done; 403 (or `status` 429) with Retry-After of `seconds` (default 60)",
 }
 
 
@@ -34,10 +34,11 @@ class Rule(NamedTuple):
     times: int | None = 1  # how many in a row are hit from there; None: all that come
     status: int = 502  # for status and 5xx_after
     body: str = ""  # for status; "" is a JSON object with a message
-    headers: dict[str, str] = {}  # for status; never written to
+    headers: dict[str, str] = {}  # for status, and over those of rate_primary and rate_secondary; never written to
     delay_s: float = 0  # waited before anything else, for every kind
     seconds: float = 0  # for stale, rate_primary, rate_secondary
     writes: int = 0  # for stale
+    lasting: bool = False  # for rate_primary: until its end every request of this login is hit; rate_secondary: writes
 
 
 class Plan:
@@ -47,6 +48,7 @@ class Plan:
         self._lock = threading.Lock()
         self._rules: list[tuple[Rule, re.Pattern[str]]] = []
         self._fitted: list[int] = []
+        self._lasting: dict[tuple[str, str], tuple[Rule, float]] = {}  # (login, kind) -> until when, epoch seconds
 
     def add(self, *rules: Rule) -> None:
         """Put rules into force; ValueError for an unknown kind, re.error for a bad pattern."""
@@ -61,15 +63,15 @@ class Plan:
     def clear(self) -> None:
         """Forget every rule."""
         with self._lock:
-            self._rules, self._fitted = [], []
+            self._rules, self._fitted, self._lasting = [], [], {}
 
     def fitted(self) -> int:
         """How many requests the rules in force have fitted so far, hit or not."""
         with self._lock:
             return sum(self._fitted)
 
-    def strike(self, method: str, path: str, login: str) -> Rule | None:
-        """The first rule that hits this request; every rule that fits it counts it."""
+    def strike(self, method: str, path: str, login: str, now: float = 0, *, git: bool = False) -> Rule | None:
+        """The first rule that hits this request; every rule that fits it counts it. Git knows no lasting limit."""
         hit = None
         with self._lock:
             for index, (rule, pattern) in enumerate(self._rules):
@@ -79,7 +81,17 @@ class Plan:
                 beyond = self._fitted[index] - rule.nth
                 if hit is None and beyond >= 0 and (rule.times is None or beyond < rule.times):
                     hit = rule
-        return hit
+            if hit is not None and hit.lasting:
+                self._lasting[login, hit.kind] = hit, now + (hit.seconds or 60)
+            return hit or (None if git else self._limit(method, login, now))
+
+    def _limit(self, method: str, login: str, now: float) -> Rule | None:
+        """The limit that this login has hit and that is not over."""
+        for kind in ("rate_primary", "rate_secondary"):
+            rule, until = self._lasting.get((login, kind), (None, 0.0))
+            if rule is not None and now < until and (kind == "rate_primary" or method != "GET"):
+                return rule._replace(seconds=until - now, delay_s=0)
+        return None
 
 
 def from_json(raw: Any) -> list[Rule]:

@@ -108,9 +108,9 @@ class _Handler(loopback.Handler):
         with loopback.request_body(self) as file:
             return file.read()
 
-    def _fault(self, path: str, login: str) -> faults.Rule | None:
+    def _fault(self, path: str, login: str, *, git: bool = False) -> faults.Rule | None:
         """What hits this request, after its delay."""
-        rule = self.practice.faults.strike(self.command, path, login)
+        rule = self.practice.faults.strike(self.command, path, login, self.practice.store.clock.now(), git=git)
         if rule is not None and rule.delay_s:
             self.server.closing.wait(rule.delay_s)
         return rule
@@ -156,7 +156,7 @@ class _Handler(loopback.Handler):
         name, service = githttp.split(path) or ("", "")
         query = urlsplit(self.path).query
         login = self._login()
-        rule = self._fault(path, login)
+        rule = self._fault(path, login, git=True)
         state = self.practice.store.snapshot()
         repo = find_repo(state, name)
         refusal = self._git_refusal(state, name, githttp.writes(service, query))
