@@ -18,6 +18,7 @@ MODULES = {
 #: Each third-party package and the one module that may import it.
 OWNERS = {
     "github": "forge.github",
+    "genai_prices": "prices",
     "git": "git",
     "jinja2": "render",
     "filelock": "lock",

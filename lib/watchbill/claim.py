@@ -14,7 +14,6 @@ from watchbill.git import GitError
 from watchbill.ledger import attempts, claims, reservations
 from watchbill.ledger.decisions import Decision
 from watchbill.live import Claim, Firing, Target
-from watchbill.money import UNITS
 from watchbill.outcomes import Ended
 from watchbill.reserve import Reserved
 
@@ -106,8 +105,7 @@ def _give_up(f: Firing, target: Target) -> None:
     subject = f"{target.repo.full_name}#{target.issue.number}"
     with f.ledger.transaction():
         claims.lose(f.ledger, f.id, target.repo_id, target.issue.number, f.now)
-        for unit in UNITS:
-            reservations.settle(f.ledger, f.id, unit, 0, "lost", f.now)
+        reservations.settle(f.ledger, f.id, reservations.NOTHING, "lost", f.now)
     f.decide(Decision("claim", subject, "lost", "lost-the-swap", "another host's claim was there first"))
 
 
@@ -226,8 +224,8 @@ def spent(f: Firing, record: ClaimRecord) -> int:
     """
     if record.state != "active":
         return record.spent
-    held = reservations.of_firing(f.ledger, f.id)
-    reserved = sum(row.reserved for row in held if (row.scope, row.unit) == ("firing", "usd"))
+    tries = [row for row in reservations.of_firing(f.ledger, f.id) if (row.scope, row.unit) == ("firing", "usd")]
+    reserved = tries[-1].reserved if tries else 0  # of this claim; what it reserved for those it lost is not in here
     return max(0, record.spent - reserved) + f.cost_micro
 
 

@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-VERSION = 1
+VERSION = 2
 
 
 class Cap(NamedTuple):
@@ -21,6 +21,16 @@ class Cap(NamedTuple):
     limit: int  # in the unit above
 
 
+class Use(NamedTuple):
+    """An engine that an agent may run on, and whose quota that draws on."""
+
+    engine: str  # a key of engines.ENGINES, or the dotted path of somebody's module
+    account: str  # as `account` names it; else the secret reference in `key`; else the engine (and program)
+    model: str | None
+    most_used_ppm: int | None  # no firing while a window of the account's subscription is as full as this
+    request_micro: int | None  # the most that one request can cost, micro-dollars; None: as the engine's module says
+
+
 class Agent(NamedTuple):
     """One line of the roster."""
 
@@ -29,6 +39,7 @@ class Agent(NamedTuple):
     role: str
     schedule: str  # as written; "manual" when absent
     engine: dict[str, Any]  # {"use": "command", "argv": [...], "fallback": ...}: keys beyond `use` belong to the engine
+    uses: tuple[Use, ...]  # that engine, then its fallback; empty for a role that runs none
     model: str | None
     timeout_s: int  # wall time of one engine run
     caps: tuple[Cap, ...]  # this agent's own: scopes firing and day
@@ -73,6 +84,31 @@ class Claims(NamedTuple):
     renew_s: int = 600
 
 
+class Host(NamedTuple):
+    """When this host is not fit to work; 0: not asked."""
+
+    min_free_bytes: int = 500_000_000  # of the file system that the home lies on
+    min_inodes: int = 0  # of the same
+    max_load_ppm: int = 0  # the load average of a minute for each processor, in millionths
+    min_battery_pct: int = 0  # while it runs on its battery
+
+
+class Breaker(NamedTuple):
+    """When an agent that fails again and again is stopped."""
+
+    failures: int = 5  # in a row; 0: never
+    wait_s: int = 3600  # doubled from time to time
+
+
+class Price(NamedTuple):
+    """What a million tokens cost, in micro-dollars. Source: the operator's [prices] table."""
+
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+
+
 class Fleet(NamedTuple):
     """Everything in fleet.toml that a firing needs."""
 
@@ -86,6 +122,12 @@ class Fleet(NamedTuple):
     api_url: str
     auth: str  # "gh" | "token:<secret reference>"
     engines: dict[str, dict[str, Any]]  # [engines.NAME] tables as written
+    hosts: int  # how many hosts the fleet has; what is capped for all of them is divided among them already
+    unmeasured: str  # deny | charge-reservation | allow-and-alert: a run whose cost nobody could measure
+    prices: dict[str, Price]  # by model; "*": of models that nobody knows
+    host: Host
+    breaker: Breaker
+    ledger_keep_s: int  # how long `ledger prune` keeps history
     isolation_rw: tuple[str, ...]  # further paths an engine and checks may write, e.g. a package cache
 
 
@@ -105,8 +147,15 @@ def to_json(compiled: Compiled) -> str:
     fleet["caps"] = [cap._asdict() for cap in compiled.fleet.caps]
     fleet["labels"] = compiled.fleet.labels._asdict()
     fleet["claims"] = compiled.fleet.claims._asdict()
+    fleet["host"] = compiled.fleet.host._asdict()
+    fleet["breaker"] = compiled.fleet.breaker._asdict()
+    fleet["prices"] = {model: price._asdict() for model, price in compiled.fleet.prices.items()}
     agents = {
-        name: {**agent._asdict(), "caps": [cap._asdict() for cap in agent.caps]}
+        name: {
+            **agent._asdict(),
+            "caps": [cap._asdict() for cap in agent.caps],
+            "uses": [use._asdict() for use in agent.uses],
+        }
         for name, agent in compiled.agents.items()
     }
     return json.dumps(
@@ -142,10 +191,23 @@ def from_json(text: str) -> Compiled:
         api_url=f["api_url"],
         auth=f["auth"],
         engines=f["engines"],
+        hosts=f["hosts"],
+        unmeasured=f["unmeasured"],
+        prices={model: Price(**price) for model, price in f["prices"].items()},
+        host=Host(**f["host"]),
+        breaker=Breaker(**f["breaker"]),
+        ledger_keep_s=f["ledger_keep_s"],
         isolation_rw=tuple(f["isolation_rw"]),
     )
     agents = {
-        name: Agent(**{**a, "caps": tuple(Cap(**c) for c in a["caps"]), "repos": tuple(a["repos"])})
+        name: Agent(
+            **{
+                **a,
+                "caps": tuple(Cap(**c) for c in a["caps"]),
+                "uses": tuple(Use(**u) for u in a["uses"]),
+                "repos": tuple(a["repos"]),
+            }
+        )
         for name, a in raw["agents"].items()
     }
     return Compiled(raw["digest"], tuple((p, s, m) for p, s, m in raw["sources"]), fleet, agents)

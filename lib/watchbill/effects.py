@@ -8,13 +8,14 @@ after the act, after the receipt) are the crash points that tests enumerate.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from watchbill import holds
 from watchbill.forge.base import ForgeError, Unknown
 from watchbill.git import GitError
 from watchbill.ledger import claims, effects
+from watchbill.ledger.db import Refused
 from watchbill.live import Firing, Target
 from watchbill.outcomes import Ended
 
@@ -69,7 +70,7 @@ def _intended(f: Firing, name: str, kind: str, intent: dict[str, Any]) -> bool:
     try:
         with f.ledger.transaction(durable=True):
             effects.intend(f.ledger, name, f.id, kind, intent, f.now)
-    except sqlite3.IntegrityError:
+    except Refused:
         return False
     return True
 
@@ -88,10 +89,10 @@ def _act(act: Callable[[], Receipt], look: Callable[[], Receipt | None] | None) 
 
 
 def allowed(f: Firing, target: Target) -> None:
-    """Raise Ended when a hold, a signal or a lost claim forbids any further effect."""
+    """Raise Ended when a hold, a signal or a lost claim forbids any further effect; who owns nothing yet, begins."""
     f.obey()
-    hold = f.held(target)
+    hold = f.held(target, beginning=f.claim is None)
     if hold is not None:
-        raise Ended("held", f"{hold.kind} by {hold.author}: {hold.reason}", f"held-{hold.kind.replace('_', '-')}")
+        raise Ended("held", holds.said(hold, f.agent.name, f.now), holds.reason_id(hold))
     if f.claim is not None and not claims.still_won(f.ledger, f.id):
         raise Ended("lost", "the claim is not ours any more; no further effect", "claim-superseded")

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from watchbill import claim, evidence, money, worktree
+from watchbill import claim, effects, evidence, fitness, money, pill, prices, worktree
+from watchbill import holds as matching
 from watchbill.clock import moment
 from watchbill.engines import supervise
 from watchbill.engines.base import Limits, Result, Task
+from watchbill.engines.bill import Bill, Tariff
+from watchbill.engines.supervise import Heard
+from watchbill.gates import unfit
 from watchbill.isolation.base import Jail
-from watchbill.ledger import holds
+from watchbill.ledger import firings, holds, meters, windows
 from watchbill.ledger.holds import Hold
+from watchbill.ledger.meters import Meter
+from watchbill.ledger.windows import Window
 from watchbill.live import Firing, Tree
 from watchbill.outcomes import Ended
+from watchbill.pill import Limit
 
-#: A rate limit without a reset time holds the engine for so long.
-_UNKNOWN_RESET_S = 900
-#: No provider's window is longer; an engine that says otherwise is not believed.
-_LONGEST_HOLD_S = 8 * 86400
+#: Scopes of holds that an answer of the model proves over.
+_ANSWERED = frozenset({"account", "engine", "model"})
+#: Verdicts that are about the account, as the reasons of its holds.
+_LIMITED = {"rate_limited": ("rate_limit", "rate limited"), "billing": ("billing", "out of credit"),
+            "overloaded": ("overloaded", "overloaded")}  # fmt: skip
+#: Verdicts of a run that nobody cut short or turned away.
+_OF_ITSELF = frozenset({"ok", "crash", "refused", "context", "max_turns", "budget"})
+#: A window's end is believed this far ahead.
+_LONGEST_WINDOW_S = 32 * 86400
 
 
 def ready(f: Firing) -> None:
@@ -30,19 +43,27 @@ def ready(f: Firing) -> None:
 def run(f: Firing, tree: Tree, text: str) -> Result:
     """The result of a run that the engine itself calls a success; raises Ended for every other."""
 
-    def started_beat() -> str | None:
+    def listening_beat(heard: Heard) -> str | None:
         f.engine_started = True  # asked right after its start: from here on it may have spent something
+        _listen(f, heard)
         return beat(f)
 
+    _begin(f)
     result = supervise.run(
         f.ports.engine,
         task(f, tree, text),
         f.ports.isolation,
         jail(f, tree.path, tree.home, tree.tmp),
         f.ports.clock,
-        started_beat,
+        listening_beat,
+        tariff(f),
     )
     f.result = result
+    charged = Bill(result.cost_micro, result.basis)
+    _listen(f, Heard(result.usage, charged, result.verdict == "ok", result.windows), final=True)
+    mute = result.basis == "reservation" and result.stopped_by is None and result.verdict in _OF_ITSELF
+    if mute and f.fleet.unmeasured == "deny":
+        park(f, "unmeasured", 'nobody can say what its run cost, and fleet.toml says unmeasured = "deny"')
     evidence.keep(
         f,
         "transcript",
@@ -75,10 +96,69 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
     return result
 
 
+def _begin(f: Firing) -> None:
+    """The last look before money is spent, and the mark that from here on it may be."""
+    pill.still_first(f)
+    effects.allowed(f, f.target)
+    refusal = unfit.problem(f.fleet.host, fitness.read(f.ports.home.root, f.fleet.host))  # checkouts take room
+    if refusal is not None:
+        raise Ended(refusal.outcome, refusal.reason, refusal.reason_id)
+    hold = f.held(beginning=True)
+    if hold is not None:
+        raise Ended("held", matching.said(hold, f.agent.name, f.now), matching.reason_id(hold))
+    assert f.use is not None
+    with f.ledger.transaction(durable=True):
+        firings.starts_engine(f.ledger, f.id, f.use.engine, f.use.account, f.use.model)
+
+
+def _listen(f: Firing, heard: Heard, *, final: bool = False) -> None:
+    """What the engine said so far, on record: it bills this firing should it be killed, and heals what was limited."""
+    if heard.answered:
+        pill.answered(f, _ANSWERED)
+    meter = Meter(
+        f.id,
+        heard.bill.micro if heard.bill else None,
+        heard.usage.tokens,
+        heard.usage.turns,
+        heard.bill.basis if heard.bill else "not measured yet",
+        0,
+        int(final),
+    )
+    if meter == f.meter and heard.windows == f.windows:
+        return
+    assert f.use is not None
+    with f.ledger.transaction():
+        if heard.usage.measured or final:
+            meters.put(f.ledger, meter._replace(at=f.now))
+        for filled in heard.windows:
+            resets_at = min(filled.resets_at, f.now + _LONGEST_WINDOW_S)
+            windows.put(f.ledger, Window(f.use.account, filled.name, filled.used_ppm, resets_at, f.now))
+    f.meter, f.windows = meter, heard.windows
+
+
+def tariff(f: Firing) -> Tariff:
+    """By what a run is charged."""
+    request_micro = f.ports.headroom_micro
+    return Tariff(
+        price=lambda model, tokens: prices.price(model, tokens, f.fleet.prices),
+        model=f.use.model if f.use else None,
+        request_micro=request_micro,
+        reserved_micro=money.worst_case(f.agent.caps, request_micro).get("usd", 0),
+        unmeasured=f.fleet.unmeasured,
+    )
+
+
+def options_of(f: Firing) -> dict[str, Any]:
+    """What is configured for the engine of this firing; an agent's own map is about its first engine."""
+    assert f.use is not None
+    own = f.agent.engine if f.use == f.agent.uses[0] else {}
+    return {**f.fleet.engines.get(f.use.engine, {}), **own}
+
+
 def task(f: Firing, tree: Tree, text: str) -> Task:
     """What the engine is asked, and within which limits."""
     caps = {cap.unit: cap.limit for cap in f.agent.caps if cap.scope == "firing"}
-    options = {**f.fleet.engines.get(str(f.agent.engine["use"]), {}), **f.agent.engine}
+    options = options_of(f)
     return Task(
         firing=f.id,
         workdir=tree.path,
@@ -86,7 +166,7 @@ def task(f: Firing, tree: Tree, text: str) -> Task:
         home=tree.home,
         tmp=tree.tmp,
         log=os.path.join(tree.root, "engine.log"),
-        model=f.agent.model,
+        model=f.use.model if f.use else None,
         options=options,
         env=options.get("env", {}),
         limits=Limits(
@@ -138,14 +218,18 @@ def _ended(f: Firing, result: Result) -> Ended:
         return Ended("lost", "the claim was lost while the engine ran; it was stopped, the work is kept", "claim-lost")
     if result.stopped_by == "called off":
         return called_off(f)
-    name = str(f.agent.engine["use"])
-    if result.verdict == "rate_limited":
-        until = min(result.until or f.now + _UNKNOWN_RESET_S, f.now + _LONGEST_HOLD_S)
-        hold_engine(f, "rate_limit", f"{name} said it is rate limited", until)
-        return Ended("held", f"{name} is rate limited until {moment(until)}", "engine-rate-limited")
-    if result.verdict in ("auth", "billing"):
-        hold_engine(f, result.verdict, f"{name}: {result.verdict}", None)
-        return Ended("unauthorized", f"{name} refused its credentials or account ({result.verdict})", "engine-auth")
+    assert f.use is not None
+    name = f.use.engine
+    if result.verdict in _LIMITED:
+        kind, words = _LIMITED[result.verdict]
+        limit = Limit("account", f.use.account, kind, f"{name} said it is {words}", result.until)
+        until = pill.swallow(f.ledger, limit, f"firing {f.id}", f.now)
+        return Ended("held", f"{name} is {words}; account {f.use.account} is held until {moment(until)}",
+                     f"engine-{result.verdict.replace('_', '-')}")  # fmt: skip
+    if result.verdict == "auth":
+        park(f, "auth", f"{name} refused its credentials")
+        return Ended("unauthorized", f"{name} refused its credentials; it is held until somebody has put that right and"
+                     f" says `watchbill resume --engine {name}`", "engine-auth")  # fmt: skip
     how = f"timeout ({result.limit})" if result.verdict == "timeout" else result.verdict
     why = f"{name}: {how} after {result.duration_s:.0f} s"
     if result.exit_status is not None and result.verdict == "crash":
@@ -159,7 +243,11 @@ def called_off(f: Firing) -> Ended:
     return claim.said_no(f, issue) or Ended("cancelled", "a person had called it off for a moment", "called-off")
 
 
-def hold_engine(f: Firing, kind: str, reason: str, until: int | None) -> None:
-    """The poison pill: every firing that would use this engine stops at its first gate."""
+def park(f: Firing, kind: str, reason: str) -> None:
+    """No firing uses this engine any more until a person says so."""
+    assert f.use is not None
+    hold = Hold(0, "engine", f.use.engine, kind, reason, f"firing {f.id}", f.now, None)
     with f.ledger.transaction(durable=True):
-        holds.add(f.ledger, Hold(0, "engine", str(f.agent.engine["use"]), kind, reason, f"firing {f.id}", f.now, until))
+        parked = {(known.scope, known.subject, known.kind) for known in holds.standing(f.ledger, f.now)}
+        if (hold.scope, hold.subject, hold.kind) not in parked:
+            holds.add(f.ledger, hold)

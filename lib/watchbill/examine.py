@@ -6,7 +6,7 @@ that already exist for its branch.
 
 from __future__ import annotations
 
-from watchbill import admit, ending, mend, poll
+from watchbill import admit, elsewhere, ending, foreign, mend, poll
 from watchbill.claims import rules
 from watchbill.claims.refs import Seen
 from watchbill.compiled import Repo
@@ -64,6 +64,8 @@ def terms(f: Firing, listed: Listed) -> Target:
     events = f.ports.forge.issues.label_events(listed.repo, issue.number)
     event = _authorised(f, listed.repo, issue, events)
     seen = f.ports.claim_refs(repo).read(issue.number)
+    elsewhere.heed(f, repo, seen.hold_tip)
+    foreign.notice(f, repo, (seen,))
     start = _start(f, listed, seen, event)
     if not _branch_is_ours(f, repo, issue.number, seen):
         raise Not("branch-in-the-way", f"{rules.work_branch(issue.number)} holds commits that are not ours; rename it")

@@ -18,7 +18,9 @@ from watchbill import (
     land,
     lock,
     look,
+    pill,
     poll,
+    quota,
     report,
     reserve,
     settle,
@@ -28,8 +30,8 @@ from watchbill import (
     worktree,
 )
 from watchbill.compiled import Agent, Compiled
-from watchbill.gates.snapshot import lock_path
-from watchbill.ledger import firings, polls
+from watchbill.gates import capped, snapshot
+from watchbill.ledger import firings, holds, polls
 from watchbill.live import Claim, Firing
 from watchbill.outcomes import Ending
 from watchbill.ports import Ports
@@ -39,6 +41,7 @@ from watchbill.woken import Woken, refuse
 def fire(f: Firing) -> Ending:
     """One firing past its gates: at most one issue, at most one pull request."""
     try:
+        pill.go_first(f)
         f.step("repair", settle.the_dead, f)
         owned = take_one(f)
         tree = f.step("worktree", worktree.fresh, f, owned.target)
@@ -62,6 +65,7 @@ def fire(f: Firing) -> Ending:
 def sweep_up(f: Firing) -> Ending:
     """One firing of a role that owns nothing: it puts right what others left."""
     try:
+        pill.go_first(f)
         f.step("repair", settle.the_dead, f)
         end = f.step("sweep", sweep.everything, f)
     except Exception as error:
@@ -79,6 +83,7 @@ def rehearse(f: Firing) -> Ending:
     except Exception as error:
         with f.ledger.transaction():
             polls.give_back_all(f.ledger, f.id)
+            holds.give_back(f.ledger, f.id)
         return report.rehearsed(f, ending.of(f, error))
 
 
@@ -111,12 +116,15 @@ STORIES: dict[str, Callable[[Firing], Ending]] = {"implement": fire, "sweep": sw
 def main(woken: Woken, roster: Compiled, agent: Agent) -> int:
     """Go on from `wake`: hold this agent's lock, begin the row, tell the story; the exit status."""
     try:
-        with lock.agent_lock(lock_path(woken.home, agent.name)):
+        with lock.agent_lock(snapshot.lock_path(woken.home, agent.name)):
             if not woken.options.dry_run:
-                settle.bury(woken.ledger, woken.row.host, int(woken.clock.now()))
+                settle.bury(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
                 with woken.ledger.transaction():
                     firings.begin(woken.ledger, woken.row)
             ports = Ports(woken.home, roster.fleet, agent, woken.clock, woken.ledger)
+            seen = snapshot.take(woken.ledger, woken.home, agent, roster.fleet, woken.row.host, woken.clock)
+            ports.limits = quota.Kept(woken.ledger, woken.clock, agent.name, woken.row.id)
+            ports.use = capped.usable(agent, seen) or ports.use
             f = Firing(woken.row, agent, roster, ports, woken.options, woken.started_ms)
             f.heed_signals()
             try:

@@ -11,7 +11,7 @@ from watchbill import claim, collect, effects, projection, render, verify
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move
-from watchbill.forge.base import ForgeError, Issue, Pull, Refused, Unreachable
+from watchbill.forge.base import ForgeError, Issue, Pull, RateLimited, Refused, Unreachable
 from watchbill.ledger import firings
 from watchbill.live import Claim, Firing, Target, Work
 from watchbill.outcomes import Ended, Ending
@@ -19,6 +19,8 @@ from watchbill.outcomes import Ended, Ending
 #: The kind of the effect that opens the pull request.
 PULL = "pull request"
 _PAUSES_S = (1.0, 4.0, 15.0)
+#: A limit that is over sooner is waited for; a secondary one lasts a minute.
+_LIMIT_S = 120
 
 
 def publish(f: Firing, work: Work) -> Ending:
@@ -121,10 +123,23 @@ def _read_patiently(f: Firing, target: Target) -> Issue:
             return f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
         except Unreachable as away:
             f.note("the forge did not answer; asking again", pause_s=pause_s, error=str(away))
-            f.ports.clock.sleep(pause_s)
-            claim.renew(f)
-            f.obey()
+            _wait(f, pause_s)
+        except RateLimited as limited:
+            left_s = (limited.until or 0) - f.now
+            if not 0 <= left_s <= _LIMIT_S:
+                raise
+            f.note("GitHub's limit is over soon; waiting", pause_s=left_s + 1)
+            _wait(f, left_s + 1)
     return f.ports.forge.issues.read(target.repo.full_name, target.issue.number)
+
+
+def _wait(f: Firing, seconds: float) -> None:
+    """And keep the claim meanwhile, and obey."""
+    while seconds > 0:
+        f.ports.clock.sleep(min(seconds, 5))
+        seconds -= 5
+        claim.renew(f)
+        f.obey()
 
 
 def pull_ordinal(record: ClaimRecord) -> int:

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from watchbill import holds, scan
 from watchbill.admit import Section
 from watchbill.claims.record import ClaimRecord
-from watchbill.compiled import Agent, Compiled, Labels, Repo
-from watchbill.engines.base import Result
+from watchbill.compiled import Agent, Compiled, Labels, Repo, Use
+from watchbill.engines.base import Filled, Result
 from watchbill.forge.base import Issue
 from watchbill.ledger import decisions, steps
 from watchbill.ledger import holds as hold_rows
 from watchbill.ledger.decisions import Decision
 from watchbill.ledger.firings import Firing as Row
 from watchbill.ledger.holds import Hold
+from watchbill.ledger.meters import Meter
 from watchbill.outcomes import Ended
 from watchbill.ports import Ports
 from watchbill.woken import Options
@@ -131,6 +132,9 @@ class Firing:
         self.earlier: str | None = None  # work of a stopped firing: "applied" to the worktree, or it "conflicts"
         self.comment_ids: dict[tuple[int, int], int] = {}  # (repository id, issue) -> our one comment there
         self.engine_started = False
+        self.meter: Meter | None = None  # as last written down
+        self.windows: tuple[Filled, ...] = ()  # as last written down
+        self.canary_of: tuple[int, ...] = ()  # ids of the holds that this firing tries out for all others
         self.published = False  # the work is on its branch: from here on it is rolled forward, never back
         self.end_reason = ""
         self.told = False  # the one line on stdout is out
@@ -168,14 +172,24 @@ class Firing:
             return self.settled[1]
         return self.result.basis if self.result else "not started"
 
-    def held(self, target: Target | None = None) -> Hold | None:
-        """The hold that forbids this firing to go on (with `target`, or with what it owns), read now."""
-        subjects = holds.subjects_of(self.agent, self.row.host)
+    @property
+    def use(self) -> Use | None:
+        """What it runs on; None for a role without an engine."""
+        return self.ports.use
+
+    def held(self, target: Target | None = None, *, beginning: bool = False) -> Hold | None:
+        """The hold that forbids this firing to go on (with `target`, or with what it owns), read now.
+
+        `beginning`: before anything is claimed or an engine started, also those that stop nothing under way.
+        """
+        now = self.now
+        subjects = holds.subjects_of(self.agent, self.row.host, self.use)
         target = target or (self.claim and self.claim.target)
         if target is not None:
             subjects.update(holds.on_candidate(target.repo.full_name, target.issue.number))
-        standing = holds.applying(hold_rows.standing(self.ledger, self.now), subjects)
-        return standing[0] if standing else None
+        heeded = holds.heeded(hold_rows.standing(self.ledger, now), self.agent.name, now, self.id)
+        applying = [hold for hold in holds.applying(heeded, subjects) if beginning or holds.stops(hold)]
+        return applying[0] if applying else None
 
     @property
     def taken(self) -> set[str]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from watchbill import ending, look
+from watchbill import elsewhere, ending, look
 from watchbill.compiled import Repo
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError, Issue, NotFound, Person, RepositoryFacts
@@ -24,6 +24,7 @@ _REMEMBERED_S = 3600
 
 def refresh(f: Firing) -> None:
     """See to it that the poll is fresh: by asking, or by waiting for the one who asks."""
+    elsewhere.look_again(f)
     wanted = [(repo, f.agent.takes) for repo in f.agent.repos]
     clock = f.ports.clock
     deadline = clock.elapsed() + _WAIT_S
@@ -72,14 +73,15 @@ def _answer(f: Firing, repo: Repo, label: str, known: Poll) -> tuple[str | None,
             return None, {"failure": {"outcome": outcome, "reason": why}}
         listing = f.ports.forge.issues.listed(repo.full_name, label, known.validator if before else None)
         issues = before["issues"] if listing.issues is None and before else [_kept(i) for i in listing.issues or ()]
-        claims, base = f.ports.claim_refs(repo).survey(known_facts.default_branch)
-        sightings.observe(f.ledger, known_facts.id, claims, f.ports.clock.elapsed(), f.row.boot)
+        shown = f.ports.claim_refs(repo).survey(known_facts.default_branch)
+        elsewhere.heed(f, repo, shown.hold_tip)
+        sightings.observe(f.ledger, known_facts.id, shown.claims, f.ports.clock.elapsed(), f.row.boot)
         body = {
             "repo_id": known_facts.id,
             "default_branch": known_facts.default_branch,
             "issues": issues,
-            "claims": {str(number): tip for number, tip in claims.items()},
-            "base": base,
+            "claims": {str(number): tip for number, tip in shown.claims.items()},
+            "base": shown.base,
         }
         return listing.validator, body
     except (ForgeError, GitError, Fixable) as error:

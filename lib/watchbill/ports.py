@@ -15,7 +15,7 @@ from watchbill.claims.refs import FALLBACK_NAMESPACE, NAMESPACE, ClaimRefs
 from watchbill.clock import Clock
 from watchbill.compiled import Agent, Fleet, Repo
 from watchbill.engines.base import Engine
-from watchbill.forge.base import Forge
+from watchbill.forge.base import UNLIMITED, Forge, Limits
 from watchbill.git import Remote, is_local
 from watchbill.home import Home
 from watchbill.isolation.base import Isolation
@@ -37,6 +37,8 @@ class Ports:
         self.agent = agent
         self.clock = clock
         self.ledger = ledger
+        self.limits: Limits = UNLIMITED  # who keeps the forge's limits (`quota`); set before the forge is opened
+        self.use = agent.uses[0] if agent.uses else None  # what this firing runs on: its engine, or the fallback
         self._mirrors: dict[str, Mirror] = {}
 
     @cached_property
@@ -60,7 +62,7 @@ class Ports:
     def forge(self) -> Forge:
         from watchbill.forge.github import open_forge
 
-        return open_forge(self.fleet.api_url, self.token)
+        return open_forge(self.fleet.api_url, self.token, limits=self.limits)
 
     def remote(self, repo: Repo) -> Remote:
         return Remote(repo.remote, self.token if repo.remote.startswith(("http://", "https://")) else None)
@@ -92,7 +94,14 @@ class Ports:
 
     @cached_property
     def engine(self) -> Engine:
-        return engines.named(str(self.agent.engine["use"]))
+        assert self.use is not None
+        return engines.named(self.use.engine)
+
+    @property
+    def headroom_micro(self) -> int:
+        """What one more request can cost beyond a cap: what the operator says, else what the engine's module knows."""
+        known = self.use.request_micro if self.use else None
+        return self.engine.headroom_micro if known is None else known
 
     @cached_property
     def isolation(self) -> Isolation:

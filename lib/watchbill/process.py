@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 _KILL = 9
+_STOP = 19 if sys.platform == "linux" else 17  # the module `signal` is slow to import
+_STOPPED_S = 0.1  # a stop signal takes effect at the next return from the kernel; who hangs in there forks nothing
 _EMPTY_LOOKS = 3  # one look can miss who forked and left while it was made
 _PROC = sys.platform == "linux"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -152,7 +154,7 @@ def end(pids: Iterable[int], wait_s: float = 2.0, still: Callable[[int], bool] |
     killed = []
     for pid in pids:
         if pid > 1 and pid not in spared:
-            who = _kill(pid, still)
+            who = _send(pid, _KILL, still)
             if who is not None:
                 killed.append(who)
     until = time.monotonic() + wait_s
@@ -174,7 +176,108 @@ def end_marked(name: str, value: str, wait_s: float = 5.0) -> list[int]:
     return killed
 
 
-def _kill(pid: int, still: Callable[[int], bool] | None) -> Identity | None:
+def tell(who: Identity, number: int) -> bool:
+    """Send a signal to exactly this process; False when it is not there any more, or not ours to tell."""
+    return who.boot == boot() and _send(who.pid, number, lambda pid: identity(pid) == who) is not None
+
+
+def end_tree(who: Identity, wait_s: float = 2.0) -> list[int]:
+    """Kill exactly this process with everything below it; those that were killed. Never us or our ancestors.
+
+    Each is stopped before its children are counted, for who is stopped forks no more: nobody slips away by starting
+    another while he is killed. What had left the tree before is not found here (see `end_marked`).
+    """
+    spared = {os.getpid(), *_ancestors()}
+    if who.pid in spared or not tell(who, _STOP):
+        return []
+    tree, seen = [who], {who.pid, *spared}
+    _until_stopped(tree)
+    while new := [pid for pid in descendants(who.pid) if pid not in seen]:
+        seen.update(new)
+        stopped = [one for pid in new if (one := _send(pid, _STOP, None)) is not None]
+        _until_stopped(stopped)
+        tree += stopped
+    killed = [one for one in tree if tell(one, _KILL)]
+    until = time.monotonic() + wait_s
+    while any(alive(one) for one in killed) and time.monotonic() < until:
+        time.sleep(0.005)
+    return [one.pid for one in killed]
+
+
+def _until_stopped(whom: Iterable[Identity]) -> None:
+    """Wait a moment until these stand still, or are gone."""
+    if not _PROC:
+        return
+    until = time.monotonic() + _STOPPED_S
+    for one in whom:
+        while time.monotonic() < until and _state(one.pid) not in ("T", "t", "Z", "X", ""):
+            time.sleep(0.0005)
+
+
+def _state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return ""
+    return text[text.rindex(b")") + 2 :][:1].decode()
+
+
+def marks(name: str) -> dict[int, str]:
+    """Processes of this user, besides us, that were started with NAME in their environment: pid -> its value."""
+    if not _PROC:
+        lines = (line.split() for line in _asked("ps", "-wwaxE", "-o", "pid=,command=").splitlines())
+        told = {int(words[0]): word for words in lines for word in words[1:] if word.startswith(f"{name}=")}
+        return {pid: word.partition("=")[2] for pid, word in told.items() if pid != os.getpid()}
+    found = {}
+    for pid in _pids():
+        try:
+            if pid == os.getpid() or os.stat(f"/proc/{pid}").st_uid != os.getuid():
+                continue
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:
+            continue
+        for word in words:
+            if word.startswith(os.fsencode(f"{name}=")):
+                found[pid] = os.fsdecode(word.partition(b"=")[2])
+    return found
+
+
+def holders(path: str) -> list[int]:
+    """Who holds a kernel lock on this file, for himself alone: by flock(2), and in this process-id namespace.
+
+    Linux: /proc/locks (proc(5)), whose device number is not that of stat(2) on every file system: so each is looked at.
+    """
+    if not _PROC:
+        return [int(word) for word in _asked("lsof", "-t", "--", path).split()]
+    try:
+        there = os.stat(path)
+        with open("/proc/locks", encoding="ascii") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        return []
+    wanted = f":{there.st_ino}"
+    pids = {int(row[4]) for row in rows if row[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and row[5].endswith(wanted)}
+    return sorted(pid for pid in pids if pid > 0 and _has_open(pid, there))
+
+
+def _has_open(pid: int, there: os.stat_result) -> bool:
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for name in names:
+        try:
+            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), there):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _send(pid: int, number: int, still: Callable[[int], bool] | None) -> Identity | None:
+    """Who got the signal; None when nobody did."""
     pinned = None
     try:
         who = identity(pid)
@@ -185,11 +288,11 @@ def _kill(pid: int, still: Callable[[int], bool] | None) -> Identity | None:
         if not alive(who) or (still is not None and not still(pid)):
             return None
         if pinned is None:
-            os.kill(pid, _KILL)
+            os.kill(pid, number)
         else:
             import signal
 
-            signal.pidfd_send_signal(pinned, _KILL)
+            signal.pidfd_send_signal(pinned, number)
         return who
     except (ProcessLookupError, PermissionError):
         return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 from watchbill import effects, lifecycle, poll, render
 from watchbill.claims import rules
 from watchbill.forge.base import ForgeError, Issue
+from watchbill.ledger import firings
+from watchbill.ledger.firings import Firing as Row
 from watchbill.live import Claim, Firing
 
 #: A look at the claim refs is good for so long.
@@ -69,6 +71,12 @@ def _still_at(f: Firing, owned: Claim) -> bool:
     return there == owned.tip
 
 
+def _tried(f: Firing, repo: str, number: int) -> tuple[Row, ...]:
+    """The last firings of this host whose engine ran on the issue, before this one: what was tried."""
+    ran = [row for row in firings.of_issue(f.ledger, repo, number) if row.engine is not None and row.id != f.id]
+    return tuple(ran[-(rules.MOST_TRIES - 1) :])
+
+
 def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False, why: str = "") -> None:
     """The one comment on the issue, found by our author id and its marker, then edited."""
     target, forge = claim.target, f.ports.forge
@@ -77,7 +85,10 @@ def comment(f: Firing, claim: Claim, state: str, *, settling: bool = False, why:
     why = why or f.end_reason
     most = rules.MOST_TRIES
     takes = f.labels_of(claim.record.agent).implement
-    said = render.template("comment.md.j2", f=f, record=claim.record, state=state, why=why, most=most, takes=takes)
+    tried = _tried(f, name, number) if state == "released(human)" else ()
+    said = render.template(
+        "comment.md.j2", f=f, record=claim.record, state=state, why=why, most=most, takes=takes, tried=tried
+    )
     body = f.redact(said)
 
     def ours() -> int | None:

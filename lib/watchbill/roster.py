@@ -10,16 +10,16 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from watchbill import compiled
+from watchbill import compiled, money
 from watchbill import roster_values as values
-from watchbill.compiled import Agent, Cap, Claims, Compiled, Fleet, Labels, Repo
+from watchbill.compiled import Agent, Breaker, Cap, Claims, Compiled, Fleet, Host, Labels, Price, Repo, Use
 from watchbill.roster_checks import check_agent, check_fleet
 from watchbill.roster_errors import Path, RosterErrors, Source, check_prompt, explain, toml_lines
 from watchbill.schedulers import schedule
@@ -100,6 +100,7 @@ def _read(root: str, source: Source, digest: Any) -> str | None:
 Seconds = Annotated[int, BeforeValidator(values.seconds)]
 Period = Annotated[int, BeforeValidator(values.period)]
 Usd = Annotated[int | None, BeforeValidator(values.micro_dollars)]
+Share = Annotated[int, BeforeValidator(values.price)]
 Count = Annotated[int | None, BeforeValidator(values.count)]
 Name = Annotated[str, BeforeValidator(values.full_name)]
 Label = Annotated[str, BeforeValidator(values.label)]
@@ -119,6 +120,7 @@ class _FleetTable(_Table):
     trust: list[Annotated[str, BeforeValidator(values.trust)]] = []
     timezone: Annotated[str, BeforeValidator(values.zone)] = ""  # the host's own
     poll: Seconds = 60
+    hosts: Annotated[int, BeforeValidator(values.hosts)] = 1
 
 
 class _FleetCaps(_Table):
@@ -134,6 +136,32 @@ class _FleetCaps(_Table):
     issue_tokens: Count = None
     issue_turns: Count = None
     issue_firings: Count = None
+    unmeasured: Literal["deny", "charge-reservation", "allow-and-alert"] = "charge-reservation"
+
+
+class _PriceTable(_Table):
+    """Dollars for a million tokens."""
+
+    input: Share
+    output: Share
+    cache_read: Share | None = None  # as input
+    cache_write: Share | None = None
+
+
+class _HostTable(_Table):
+    min_free: Annotated[int, BeforeValidator(values.size)] = Host().min_free_bytes
+    min_inodes: Annotated[int, BeforeValidator(values.whole)] = Host().min_inodes
+    max_load: Annotated[int, BeforeValidator(values.load_ppm)] = Host().max_load_ppm
+    min_battery: Annotated[int, BeforeValidator(values.percent)] = Host().min_battery_pct
+
+
+class _BreakerTable(_Table):
+    failures: Annotated[int, BeforeValidator(values.whole)] = Breaker().failures
+    wait: Period = Breaker().wait_s
+
+
+class _LedgerTable(_Table):
+    keep: Period = 90 * 86_400
 
 
 class _LabelsTable(_Table):
@@ -189,6 +217,10 @@ class _FleetFile(_Table):
     slack: _SlackTable = _SlackTable()
     repo: dict[str, _RepoTable] = {}
     isolation: _IsolationTable = _IsolationTable()
+    prices: dict[str, _PriceTable] = {}
+    host: _HostTable = _HostTable()
+    breaker: _BreakerTable = _BreakerTable()
+    ledger: _LedgerTable = _LedgerTable()
 
 
 def _fleet_of(source: Source, text: str, root: str) -> Fleet | None:
@@ -225,7 +257,7 @@ def _fleet(model: _FleetFile, root: str) -> Fleet:
     return Fleet(
         repos=repos,
         trust=tuple(model.fleet.trust),
-        caps=_caps(model.caps),
+        caps=tuple(_divided(cap, model.fleet.hosts) for cap in _caps(model.caps)),
         timezone=model.fleet.timezone,
         poll_s=model.fleet.poll,
         labels=Labels(**model.labels.model_dump()),
@@ -233,8 +265,27 @@ def _fleet(model: _FleetFile, root: str) -> Fleet:
         api_url=model.github.api_url,
         auth=model.github.auth,
         engines={name: values.plain(table) for name, table in model.engines.items()},
+        hosts=model.fleet.hosts,
+        unmeasured=model.caps.unmeasured,
+        prices={name: _price(table) for name, table in model.prices.items()},
+        host=Host(model.host.min_free, model.host.min_inodes, model.host.max_load, model.host.min_battery),
+        breaker=Breaker(model.breaker.failures, model.breaker.wait),
+        ledger_keep_s=model.ledger.keep,
         isolation_rw=tuple(os.path.expanduser(path) for path in model.isolation.rw),
     )
+
+
+def _price(table: _PriceTable) -> Price:
+    """Cached input is not cheaper than input unless somebody says so."""
+    read, written = table.cache_read, table.cache_write
+    return Price(
+        table.input, table.output, table.input if read is None else read, table.input if written is None else written
+    )
+
+
+def _divided(cap: Cap, hosts: int) -> Cap:
+    """What is capped for the whole fleet is this host's share. An issue's cap is not: its claim's record counts it."""
+    return cap if cap.scope in ("issue", "firing") else cap._replace(limit=money.share(cap.limit, hosts))
 
 
 def _resolved(remote: str, root: str) -> str:
@@ -246,7 +297,7 @@ def _resolved(remote: str, root: str) -> str:
 
 def _caps(table: BaseModel) -> tuple[Cap, ...]:
     found = []
-    for key, limit in table.model_dump().items():
+    for key, limit in table.model_dump(exclude={"unmeasured"}).items():
         scope, _, unit = key.rpartition("_")
         if limit is not None:
             found.append(Cap(scope, unit, limit))
@@ -332,15 +383,55 @@ def _agent(source: Source, model: _AgentFile, fleet: Fleet | None, body: str) ->
         role=ours.role,
         schedule=_schedule(source, ours),
         engine=engine,
+        uses=_uses(engine, model.model, fleet),
         model=None if model.model == "inherit" else model.model,
         timeout_s=ours.timeout,
-        caps=_caps(ours.caps),
+        caps=tuple(_divided(cap, fleet.hosts if fleet else 1) for cap in _caps(ours.caps)),
         isolation=ours.isolation,
         takes=ours.labels.takes or (fleet.labels if fleet else Labels()).implement,
         repos=tuple(known if ours.repos is None else ours.repos),
         prompt=body if re.search(r"\{\{\s*brief\s*\}\}", body) else f"{body.rstrip()}\n\n{{{{ brief }}}}\n",
         extra={},
     )
+
+
+def _uses(engine: Mapping[str, Any], model: str | None, fleet: Fleet | None) -> tuple[Use, ...]:
+    """The engine of an agent, then its fallback, which has what the fleet says of it and nothing of the agent's map."""
+    shared = fleet.engines if fleet else {}
+    found = []
+    for name, own in ((engine.get("use"), engine), (engine.get("fallback"), {})):
+        if name is None:
+            continue
+        options = {**shared.get(name, {}), **own}
+        theirs = options.get("model")
+        found.append(
+            Use(
+                name,
+                _account(name, options),
+                (None if model == "inherit" else model) or theirs if own else theirs,
+                _valid(values.share_ppm, options.get("max_utilisation")),
+                _valid(values.dollars, options.get("request_usd")),
+            )
+        )
+    return tuple(found)
+
+
+def _valid(read: Callable[[object], int], value: object) -> int | None:
+    """None for what is not there, or is wrong: `roster_checks` says so."""
+    try:
+        return None if value is None else read(value)
+    except ValueError:
+        return None
+
+
+def _account(name: str, options: Mapping[str, Any]) -> str:
+    """Whose quota it draws on: what one of these hits, all of them have hit."""
+    for known in (options.get("account"), options.get("key")):
+        if isinstance(known, str) and known:
+            return known
+    argv = options.get("argv")
+    program = argv[0] if name == "command" and isinstance(argv, list) and argv else None
+    return f"{name}:{os.path.basename(str(program))}" if program else name
 
 
 def _schedule(source: Source, ours: _WatchbillMap) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from watchbill import money, secrets
-from watchbill.compiled import Agent, Fleet
+from watchbill.compiled import Agent, Cap, Fleet
 from watchbill.roster_errors import Path, Source, nearest
-from watchbill.roster_values import ENGINES, WITHOUT_ENGINE
+from watchbill.roster_values import ENGINE_MONEY, ENGINES, WITHOUT_ENGINE, dollars, share_ppm
 
 LONGEST_TTL_S = 6 * 3600  # what a claim's record may say (DESIGN section 6)
+SHORTEST_KEEP_S = 86_400  # a number without a unit is seconds, and who writes 90 means days
 _MEASURED = ("usd", "tokens", "turns")  # a cap in one of these needs to know what one firing can use
 
 
@@ -33,6 +34,10 @@ def check_fleet(source: Source, fleet: Fleet, listed: Sequence[str], tables: Ite
         source.add(("claims", "ttl"), f"{claims.ttl_s} s is longer than 6h; a dead owner would block its issue as long")
     if claims.renew_s >= claims.ttl_s:
         source.add(("claims", "renew"), f"{claims.renew_s} s is not before the claim ends (ttl {claims.ttl_s} s)")
+    if fleet.ledger_keep_s < SHORTEST_KEEP_S:
+        source.add(("ledger", "keep"), f"{fleet.ledger_keep_s} s is shorter than a day; right would be: 90d")
+    for cap in fleet.caps:
+        _check_share(source, ("caps", f"{cap.scope}_{cap.unit}"), cap, fleet)
     owner: dict[str, str] = {}
     for key, label in fleet.labels._asdict().items():
         if label.lower() in owner:
@@ -42,6 +47,13 @@ def check_fleet(source: Source, fleet: Fleet, listed: Sequence[str], tables: Ite
         if name not in ENGINES and "." not in name:
             source.add(("engines", name), f"is no engine, nor the dotted path of a module{nearest(name, ENGINES)}")
         check_engine(source, ("engines", name), name, table)
+
+
+def _check_share(source: Source, here: Path, cap: Cap, fleet: Fleet | None) -> None:
+    """Hosts share no ledger: a cap is divided among them, and one of fewer units than hosts leaves nothing for each."""
+    if fleet is not None and cap.limit == 0:
+        what = f"is less than one for each of {fleet.hosts} hosts (fleet.hosts): none of them could ever fire"
+        source.add(here, what)
 
 
 def check_engine(source: Source, path: Path, name: str, table: Mapping[str, Any]) -> None:
@@ -63,6 +75,21 @@ def check_engine(source: Source, path: Path, name: str, table: Mapping[str, Any]
             )
         elif known is not None and key in ("program", "model", "script") and not isinstance(value, str):
             source.add(here, "must be text")
+        elif key in ENGINE_MONEY:
+            _check_money(source, here, key, value)
+
+
+def _check_money(source: Source, here: Path, key: str, value: object) -> None:
+    """What the keys of ENGINE_MONEY may hold."""
+    try:
+        if key == "request_usd":
+            dollars(value)
+        elif key == "max_utilisation":
+            share_ppm(value)
+        elif not isinstance(value, str) or not value:
+            source.add(here, "must be text: a name for whose quota this is, the same wherever it is the same")
+    except ValueError as bad:
+        source.add(here, str(bad))
 
 
 def _is_words(value: object, least: int) -> bool:
@@ -85,11 +112,25 @@ def check_agent(source: Source, agent: Agent, fleet: Fleet | None) -> None:
         source.add(("watchbill", "engine"), "the engine command needs argv; right would be: argv: [program, argument]")
     if use == "scripted" and fleet and not {"script", "steps"} & {*own, *shared}:
         source.add(("watchbill", "engine"), "the engine scripted needs script (a path) or steps (a list)")
+    _check_fallback(source, agent, fleet)
     _check_caps(source, agent, fleet)
     _check_repos(source, agent, fleet)
     for key, label in (fleet.labels._asdict() if fleet else {}).items():
         if key != "implement" and label.lower() == agent.takes.lower():
             source.add(("watchbill", "labels", "takes"), f"{label!r} is what Watchbill itself puts on ({key})")
+
+
+def _check_fallback(source: Source, agent: Agent, fleet: Fleet | None) -> None:
+    """It has what fleet.toml says of that engine, and nothing of the agent's own map."""
+    name, here = agent.engine.get("fallback"), ("watchbill", "engine", "fallback")
+    if name is None or fleet is None:
+        return
+    if name == agent.engine["use"]:
+        source.add(here, f"{name!r} is the engine that it is to take the place of")
+    needs = {"command": {"argv"}, "scripted": {"script", "steps"}}.get(name, set())
+    if needs and not needs & set(fleet.engines.get(name, {})):
+        keys = " or ".join(sorted(needs))
+        source.add(here, f"{name!r} as a fallback needs {keys} below [engines.{name}] in fleet.toml")
 
 
 def _check_idle_hands(source: Source, agent: Agent, fleet: Fleet | None) -> None:
@@ -109,17 +150,20 @@ def _check_repos(source: Source, agent: Agent, fleet: Fleet | None) -> None:
 
 
 def _check_caps(source: Source, agent: Agent, fleet: Fleet | None) -> None:
-    firing = {cap.unit: cap.limit for cap in agent.caps if cap.scope == "firing"}
+    firing = money.worst_case(agent.caps, max((use.request_micro or 0 for use in agent.uses), default=0))
     missing: dict[str, list[str]] = {}
     for cap in (*agent.caps, *(fleet.caps if fleet else ())):
         name = f"{cap.scope}_{cap.unit}" + ("" if cap in agent.caps else " of fleet.toml")
-        if cap.scope == "firing" or cap.unit not in _MEASURED:
+        if cap in agent.caps:
+            _check_share(source, ("watchbill", "caps", f"{cap.scope}_{cap.unit}"), cap, fleet)
+        if cap.scope == "firing" or cap.unit not in _MEASURED or cap.limit == 0:
             continue
         if cap.unit not in firing:
             missing.setdefault(cap.unit, []).append(name)
         elif firing[cap.unit] > cap.limit:
             most, limit = money.amount(cap.unit, firing[cap.unit]), money.amount(cap.unit, cap.limit)
-            what = f"{most} a firing is more than {name} allows ({limit}): it could never fire"
+            each = f" to each of {fleet.hosts} hosts" if fleet and fleet.hosts > 1 and cap.scope != "issue" else ""
+            what = f"{most} a firing is more than {name} allows{each} ({limit}): it could never fire"
             source.add(("watchbill", "caps", f"firing_{cap.unit}"), what)
     for unit, names in missing.items():
         example = {"usd": "1.50", "tokens": "400000", "turns": "60"}[unit]

@@ -20,9 +20,11 @@ ROLES = ("implement", "sweep")
 WITHOUT_ENGINE = ("sweep",)
 #: Where claim refs may be (DESIGN section 6): the second where a server takes branches only.
 CLAIMS = ("refs/watchbill", "refs/heads")
+#: What any engine's table or map may say of its account, whoever made the engine.
+ENGINE_MONEY = ("account", "request_usd", "max_utilisation")
 #: Engines of ours by their own keys; anything with a dot in it is somebody else's module, and its keys pass.
 ENGINES: dict[str, frozenset[str]] = {
-    name: frozenset({"program", "key", "env", "model", "silence_s", *own})
+    name: frozenset({"program", "key", "env", "model", "silence_s", *ENGINE_MONEY, *own})
     for name, own in {
         "claude": ("args",), "codex": ("args",), "command": ("argv",), "scripted": ("script", "steps"),
     }.items()
@@ -53,10 +55,78 @@ def micro_dollars(value: object) -> int:
         raise ValueError(f"must be dollars as a bare number, not {value!r}; right would be: 1.50")
     amount = Decimal(value) * MICRO
     if not amount.is_finite() or not 0 < amount < 10**15:
-        raise ValueError(f"{value} dollars is not a cap; it must be more than 0 and less than a thousand million")
+        raise ValueError(f"{value} dollars is no amount; it must be more than 0 and less than a thousand million")
     if amount != int(amount):
         raise ValueError(f"{value} dollars is finer than a micro-dollar; six decimals are kept")
     return int(amount)
+
+
+def dollars(value: object) -> int:
+    """The same of an engine's own map, whose numbers are plain by then."""
+    return micro_dollars(Decimal(str(value)) if isinstance(value, float) else value)
+
+
+def price(value: object) -> int:
+    """Dollars for a million tokens, in micro-dollars; a price may be nothing."""
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool) and value == 0:
+        return 0
+    return micro_dollars(value)
+
+
+def size(value: object) -> int:
+    """Bytes: `500MB`, `2GB`, `1GiB`, or a bare number."""
+    text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    match = re.fullmatch(r"([0-9]{1,12}) ?(|B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)", text.strip())
+    if match is None:
+        raise ValueError(f"{str(value)!r} is no size; right would be: 500MB, 2GB, 1GiB, or bytes as a bare number")
+    step = 1024 if "i" in match[2] else 1000
+    power = ("", "K", "M", "G", "T").index(match[2].rstrip("B").rstrip("i"))
+    return int(match[1]) * int(step**power)
+
+
+def share_ppm(value: object) -> int:
+    """A share of a whole, 0.8 or 80%, in millionths."""
+    number: object = value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(?:\.[0-9]+)?%", value):
+        number = Decimal(value[:-1]) / 100
+    if isinstance(number, bool) or not isinstance(number, (int, float, Decimal)) or not 0 < number <= 1:
+        raise ValueError(f"{value!r} is no share; right would be: 0.8, or 80%")
+    return int(Decimal(str(number)) * MICRO)
+
+
+def load_ppm(value: object) -> int:
+    """A load average for each processor, in millionths; 0: not asked."""
+    number = Decimal(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else Decimal(-1)
+    if not number.is_finite() or not 0 <= number <= 1000:
+        raise ValueError(f"must be a number such as 1.5, the load for each processor, not {str(value)!r}")
+    return int(number * MICRO)
+
+
+def whole(value: object) -> int:
+    """A whole number; 0: not asked."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**12:
+        raise ValueError(f"must be a whole number, or 0 for never, not {str(value)!r}")
+    return value
+
+
+def percent(value: object) -> int:
+    number = whole(str_free(value))
+    if number > 100:
+        raise ValueError(f"must be at most 100, not {number}")
+    return number
+
+
+def str_free(value: object) -> object:
+    """`20%` as the number that it is."""
+    match = re.fullmatch(r"([0-9]{1,3}) ?%", value) if isinstance(value, str) else None
+    return int(match[1]) if match else value
+
+
+def hosts(value: object) -> int:
+    number = count(value)
+    if number > 1000:
+        raise ValueError(f"must be at most 1000, not {number}")
+    return number
 
 
 def count(value: object) -> int:

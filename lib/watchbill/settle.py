@@ -10,21 +10,39 @@ import itertools
 import os
 import random
 
-from watchbill import claim, collect, effects, ending, evidence, look, mend, poll, process, projection, tidy, worktree
+from watchbill import (
+    billing,
+    claim,
+    collect,
+    effects,
+    ending,
+    evidence,
+    look,
+    mend,
+    pill,
+    poll,
+    process,
+    projection,
+    quota,
+    tidy,
+    worktree,
+)
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Seen
-from watchbill.compiled import Compiled, Repo
+from watchbill.compiled import Breaker, Compiled, Repo
 from watchbill.engines import keeper
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError
 from watchbill.git import GitError
-from watchbill.ledger import attempts, claims, firings, polls, reservations, steps
+from watchbill.home import Home
+from watchbill.ledger import attempts, claims, firings, holds, polls, reservations, steps, streaks
 from watchbill.ledger import effects as ledger_effects
 from watchbill.ledger.claims import Claim as ClaimRow
 from watchbill.ledger.db import Ledger
 from watchbill.live import Claim, Firing, Target, Tree
 from watchbill.outcomes import DIED, Ended, Ending
+from watchbill.pill import Limit
 from watchbill.ports import Ports
 from watchbill.woken import Woken
 
@@ -34,6 +52,8 @@ _REPAIRED_S = 300
 _BACKOFF_S = 900
 #: Ends that say something about the issue, not about the weather: these count as an attempt once the engine ran.
 _COUNTED = frozenset({"engine_failed", "checks_failed", "no_change", "bug", DIED})
+#: Ends that prove an agent sound again.
+_WENT_WELL = frozenset({"pull_request", "published"})
 #: A person's no, heard while the firing was at work.
 _SAID_NO = ("issue-closed", "label-says-no")
 #: States of a record whose work is on the remote.
@@ -46,15 +66,19 @@ _OUTSIDE = (ForgeError, GitError, Fixable, Ended, OSError)
 def close(f: Firing, end: Ending) -> Ending:
     """Give back everything this firing owns and write down how it ended. Fails only when the ledger does."""
     f.end_reason = end.reason
+    charge = billing.of(f)
+    f.settled = (charge.used["usd"], charge.basis)
     _keep_work(f)
     if f.kept:
         end = end._replace(reason=f"{end.reason} (kept: {f.kept})")
     if f.claim is not None:
         _release(f, end)
     with f.ledger.transaction(durable=True):
-        _money(f)
+        reservations.settle(f.ledger, f.id, charge.used, charge.basis, f.now)
         polls.give_back_all(f.ledger, f.id)
-        firings.end(f.ledger, f.id, end, f.now, f.cost_micro, f.cost_basis)
+        _breaker(f, end)
+        holds.give_back(f.ledger, f.id)
+        firings.end(f.ledger, f.id, end, f.now, charge.told)
     f.note(f"ended: {end.outcome}: {end.reason}")
     return end
 
@@ -160,27 +184,32 @@ def _release_to(f: Firing, target: Target, end: Ending) -> str:
     return to
 
 
-def _money(f: Firing) -> None:
-    """Settle every unit at what was really used, also above the reservation; a killed run at all it had reserved."""
-    held = {row.unit: row.reserved for row in reservations.open_of(f.ledger, f.id) if row.scope == "firing"}
-    if f.result is not None:
-        usage = f.result.usage
-        used = {"usd": f.result.cost_micro, "tokens": usage.input_tokens + usage.output_tokens, "turns": usage.turns}
-        basis = f.result.basis
-    elif f.engine_started:
-        used, basis = {unit: held.get(unit, 0) for unit in ("usd", "tokens", "turns")}, "reservation"
-    else:
-        used, basis = {"usd": 0, "tokens": 0, "turns": 0}, "not started"
-    used["firings"] = int(f.engine_started)
-    for unit, amount in used.items():
-        reservations.settle(f.ledger, f.id, unit, amount, basis, f.now)
-    f.settled = (used["usd"], basis)
+def _breaker(f: Firing, end: Ending) -> None:
+    """An agent that fails again and again is stopped; its next firing after the wait is its own canary."""
+    if end.outcome in _COUNTED and f.engine_started:
+        _one_more_failure(f.ledger, f.row, f.fleet.breaker, end, f.now)
+    elif end.outcome in _WENT_WELL:
+        streaks.over(f.ledger, "agent", f.agent.name)
+        pill.answered(f, frozenset({"agent"}))
 
 
-def the_dead(f: Firing) -> None:
-    """Repair what dead firings of this host left: processes, rows, money, claims. At most three."""
-    bury(f.ledger, f.row.host, f.now)
-    held = [row for row in claims.live(f.ledger, f.row.host) if look.is_over(f.ledger, row)]
+def _one_more_failure(ledger: Ledger, row: firings.Firing, breaker: Breaker, end: Ending, now: int) -> None:
+    failures = streaks.failed(ledger, "agent", row.agent)
+    if 0 < breaker.failures <= failures:
+        reason = f"{failures} firings in a row failed, the last with {end.outcome}: {end.reason[:200]}"
+        limit = Limit("agent", row.agent, "breaker", reason, first_wait_s=breaker.wait_s)
+        pill.swallow(ledger, limit, f"firing {row.id}", now)
+
+
+def the_dead(f: Firing, only: str | None = None) -> None:
+    """Repair what dead firings of this host left: processes, rows, money, claims. At most three.
+
+    `only`: the claim of this firing.
+    """
+    bury(f.ledger, f.ports.home, f.row.host, f.roster, f.now)
+    held = [
+        row for row in claims.live(f.ledger, f.row.host) if look.is_over(f.ledger, row) and only in (None, row.firing)
+    ]
     ours = (row for row in held if row.repo in f.fleet.repos and _ours_to_repair(f, row))
     for row in itertools.islice(ours, _MOST_DEAD):
         try:
@@ -237,19 +266,24 @@ def _keep_what_is_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
 
 def the_dead_of_host(woken: Woken, roster: Compiled | None) -> None:
     """The same for a firing that itself may not work, because the roster is invalid."""
-    bury(woken.ledger, woken.row.host, int(woken.clock.now()))
+    bury(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
     if roster is None or not roster.agents:
         return
     agent = roster.agents.get(woken.options.agent) or next(iter(roster.agents.values()))
     ports = Ports(woken.home, roster.fleet, agent, woken.clock, woken.ledger)
+    ports.limits = quota.Kept(woken.ledger, woken.clock, agent.name, woken.row.id)
     try:
         the_dead(Firing(woken.row, agent, roster, ports, woken.options, woken.started_ms))
     finally:
         ports.close()
 
 
-def bury(ledger: Ledger, host: str, now: int) -> None:
+def bury(
+    ledger: Ledger, home: Home, host: str, roster: Compiled | None, now: int, stopped: Ending | None = None
+) -> None:
     """End the rows and processes of firings whose process is gone. Needs nothing but this host.
+
+    `stopped`: how those end that a person's stop has killed; it says nothing of agent or issue.
 
     Rows of another host id in this ledger are of a home that was copied or moved: their processes mean nothing here,
     and their claims are another's to settle.
@@ -258,26 +292,29 @@ def bury(ledger: Ledger, host: str, now: int) -> None:
         with ledger.transaction():
             claims.end(ledger, owned.firing, "superseded", owned.record, owned.tip, now)
     for row in firings.live_elsewhere(ledger, host):
-        _bury_one(ledger, row, now)
+        _bury_one(ledger, home, row, roster, now, stopped)
     for row in firings.live(ledger, host):
         if look.alive(row):
             continue
         process.end_marked(keeper.MARKER, row.id)
-        _bury_one(ledger, row, now)
+        _bury_one(ledger, home, row, roster, now, stopped)
 
 
-def _bury_one(ledger: Ledger, row: firings.Firing, now: int) -> None:
+def _bury_one(
+    ledger: Ledger, home: Home, row: firings.Firing, roster: Compiled | None, now: int, stopped: Ending | None
+) -> None:
     where = steps.of_firing(ledger, row.id)
-    ran, cost = any(step.name == "engine" for step in where), 0
+    charge = billing.of_the_dead(ledger, home, row, roster)
     with ledger.transaction(durable=True):
-        for held in reservations.open_of(ledger, row.id):
-            if held.scope == "firing":
-                amount = held.reserved if ran else 0
-                reservations.settle(ledger, row.id, held.unit, amount, "reservation" if ran else "not started", now)
-                cost = amount if held.unit == "usd" else cost
+        reservations.settle(ledger, row.id, charge.used, charge.basis, now)
+        if row.engine is None and charge.used["firings"]:
+            firings.starts_engine(ledger, row.id, firings.UNKNOWN, firings.UNKNOWN, None)
+        holds.give_back(ledger, row.id)
         polls.give_back_all(ledger, row.id)
         reason = f"its process {row.pid} ended without a word" + (f" in {where[-1].name}" if where else "")
-        firings.end(ledger, row.id, Ending(DIED, reason, "died"), now, cost, "reservation" if ran else None)
+        end = stopped or Ending(DIED, reason, "died")
+        if firings.end(ledger, row.id, end, now, charge.told) and row.engine is not None and stopped is None:
+            _one_more_failure(ledger, row, roster.fleet.breaker if roster else Breaker(), end, now)
 
 
 def _repair(f: Firing, row: ClaimRow) -> None:

@@ -7,7 +7,7 @@ those is read by number before anything is done (`mend`).
 
 from __future__ import annotations
 
-from watchbill import ending, lifecycle, mend, poll, projection
+from watchbill import ending, foreign, lifecycle, mend, poll, projection
 from watchbill.claims import refs, rules
 from watchbill.claims.reconcile import DEAD, SILENT
 from watchbill.claims.record import ClaimRecord
@@ -15,13 +15,16 @@ from watchbill.compiled import Repo
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError
 from watchbill.git import GitError
-from watchbill.ledger import firings, sightings
+from watchbill.ledger import firings, holds, polls, sightings, verify
 from watchbill.ledger.decisions import Decision
+from watchbill.ledger.holds import Hold
 from watchbill.live import Firing
 from watchbill.outcomes import Ended, Ending
 
 #: Kept work stays in the mirror for so long (DESIGN section 2).
 _KEPT_S = 30 * 86_400
+_VERIFIED = "ledger verified"
+_VERIFIED_EVERY_S, _VERIFIED_WITHIN_S = 86_400, 600
 _OUTSIDE = (ForgeError, GitError, Fixable)
 
 
@@ -36,6 +39,7 @@ def everything(f: Firing) -> Ending:
         except _OUTSIDE as error:
             failed.append(ending.of(f, error))
     _forget_old(f)
+    _verify_the_ledger(f)
     if failed:
         return failed[0]._replace(reason=f"{len(failed)} could not be put right: {failed[0].reason}")
     where = ", ".join(f.agent.repos)
@@ -45,12 +49,32 @@ def everything(f: Firing) -> Ending:
     return Ending("idle", f"nothing to put right among {seen} claims in {where}", "all-well")
 
 
+def _verify_the_ledger(f: Firing) -> None:
+    """Once a day: what SQLite does not notice (a flipped byte in a sum) holds the fleet until somebody has looked."""
+    known = polls.get(f.ledger, _VERIFIED)
+    if known.fetched_ms and f.now - known.fetched_ms // 1000 < _VERIFIED_EVERY_S:
+        return
+    with f.ledger.transaction():
+        ours = polls.take(f.ledger, _VERIFIED, f.id, f.now, f.now + _VERIFIED_WITHIN_S)
+        if not ours:
+            return
+        polls.put(f.ledger, _VERIFIED, f.id, None, f.now * 1000, None)
+    breaks = verify.verify(f.ledger, most=1).breaks if known.fetched_ms else ()
+    if breaks:
+        where = f"{breaks[0].table} {breaks[0].row} {breaks[0].what}"
+        reason = f"the ledger contradicts itself: {where}; see `watchbill ledger verify`"
+        f.note(reason)
+        with f.ledger.transaction(durable=True):
+            holds.add(f.ledger, Hold(0, "fleet", "", "damaged", reason, f"firing {f.id}", f.now, None))
+
+
 def _repository(f: Firing, repo: Repo, mended: list[str], failed: list[Ending]) -> int:
     """How many claims there are; what was put right, and what could not be, is added to the lists."""
     known = poll.facts(f, repo.full_name)
     claims, read_at = f.ports.claim_refs(repo).records(), f.ports.clock.elapsed()
     tips = {number: seen.tip for number, seen in claims.items() if seen.tip}
     sightings.observe(f.ledger, known.id, tips, f.ports.clock.elapsed(), f.row.boot)
+    foreign.notice(f, repo, claims.values())
     for number in _suspects(f, repo, known.id, claims):
         subject = f"{repo.full_name}#{number}"
         f.obey()

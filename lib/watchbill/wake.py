@@ -48,7 +48,9 @@ def up(role: str | None, options: Options) -> int | Past | Broken:
     if roster is not None and not stale:
         return _past_roster(role, woken, roster)
     if roster is not None and (agent := roster.agents.get(options.agent)):
-        refused = _gates(woken, roster, agent)  # a hold needs no parsing
+        # A pause of the agent or a stop needs no parsing; every other gate could say otherwise after the edit.
+        bare = agent._replace(role="", uses=(), repos=(), engine={}, caps=())
+        refused = _gates(woken, roster._replace(fleet=roster.fleet._replace(caps=())), bare)
         if refused is not None:
             return refused
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from watchbill.clock import Clock
 from watchbill.errors import Fixable
 from watchbill.home import Home
 from watchbill.ledger import decisions, firings
-from watchbill.ledger.db import Ledger
+from watchbill.ledger.db import Ledger, Refused
 from watchbill.ledger.decisions import Decision
 from watchbill.ledger.firings import Firing
 from watchbill.outcomes import Ending
@@ -50,7 +49,7 @@ def refuse(woken: Woken, ending: Ending, verdicts: list[Decision]) -> int:
                 firings.refuse(woken.ledger, woken.row, ending, now)
                 for verdict in verdicts:
                     decisions.add(woken.ledger, row.id, now, verdict)
-        except (Fixable, sqlite3.Error) as problem:  # it is refused all the same; only the record is missing
+        except (Fixable, Refused) as problem:  # it is refused all the same; only the record is missing
             print(problem, file=sys.stderr)
     print(told.as_json(row) if woken.options.json else told.as_line(row))
     return ending.exit

@@ -296,7 +296,7 @@ def test_deleting_moves_too(origin: Origin) -> None:
 @BY_FILE
 def test_reading_what_is_not_there(origin: Origin) -> None:
     a = origin.host("a")
-    assert a.refs.read(41) == (None, None, None, None)
+    assert a.refs.read(41) == (None, None, None, None, None)
     assert a.refs.tips() == {}
 
 

@@ -256,7 +256,7 @@ def test_claims_as_branches_do_all_that_claims_do(origin: Origin) -> None:
     assert (wip, kept) == ("refs/heads/watchbill/wip/41", "refs/heads/watchbill/kept/41/g1")
     again = a.refs.write(record._replace(sequence=1, nonce="1" * 16), tip, None)
     assert a.refs.swap(Move(a.refs.ref(41), tip, again), Move(wip, "", head)).kind == "ok"
-    assert a.refs.read(41) == (again, record._replace(sequence=1, nonce="1" * 16), None, head)
+    assert a.refs.read(41) == (again, record._replace(sequence=1, nonce="1" * 16), None, head, None)
     assert a.refs.records() == {41: a.refs.read(41)}
     published = a.published(record._replace(sequence=1), again, head)
     assert repos.fenced(a.refs, 41, again, published, head).kind == "ok"

@@ -77,7 +77,7 @@ def test_what_leads_nowhere_spoils_no_other_claim(origin: Origin) -> None:
     for number, there in ((7, blob), (8, theirs), (9, tip)):
         repos.git(origin.bare, "update-ref", f"refs/watchbill/claims/{number}", there)
     seen = b.refs.records()
-    assert seen[41] == (tip, record, None, None)
+    assert seen[41] == (tip, record, None, None, None)
     assert {number: claim.tip for number, claim in seen.items()} == {7: blob, 8: theirs, 9: tip, 41: tip}
     assert all(isinstance(seen[number].record, Unreadable) for number in (7, 8, 9))
 

@@ -179,11 +179,11 @@ class Probe:
             given = signature.bind(*args, **kwargs)
             beat = given.arguments["beat"]
 
-            def beating() -> Any:
+            def beating(*heard: Any) -> Any:
                 if not waited_for:
                     self.durable()
                     self.cross(running)
-                return beat()
+                return beat(*heard)
 
             waited_for = self.name(running) in (self.spec.get("at"), self.spec.get("term"))
             if waited_for:

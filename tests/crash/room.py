@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crash.probe import HOOK
 from crash.right import wrong
@@ -86,13 +86,22 @@ class Room(NamedTuple):
     def run_on(self, firings: int) -> None:
         """Fire until there is nothing to do, at most so often."""
         for _ in range(firings):
-            ended = self.zygote.fire(self.it.home, "relief")
+            ended = self._past_limits()
             owned = self.it.rows("SELECT count(*) FROM claims WHERE state IN ('intended', 'won')")
             if ended["outcome"] == "idle" and owned == [(0,)]:
                 return
             if ended["outcome"] == "idle":
                 time.sleep(1.05)  # what a list did not show is asked for again, a grace later
         raise AssertionError(f"not at rest after {firings} firings: {ended}; {wrong([self.it], self.ran)}")
+
+    def _past_limits(self) -> dict[str, Any]:
+        """A firing, once GitHub lets the host ask again: a limit holds it for the second or two it is given."""
+        for _ in range(40):
+            ended = self.zygote.fire(self.it.home, "relief")
+            if ended["outcome"] != "held":
+                break
+            time.sleep(0.2)
+        return ended
 
     def sweep(self) -> str:
         return str(self.zygote.fire(self.it.home, "steward", "sweep")["outcome"])

@@ -10,7 +10,7 @@ import pytest
 
 from support.engines import a_task
 from watchbill.engines import command
-from watchbill.engines.base import Event, Usage
+from watchbill.engines.base import Event, Filled, Tokens, Usage
 from watchbill.errors import Fixable
 
 
@@ -39,8 +39,37 @@ def test_dollars_become_micro_dollars_as_they_are_written(usd: float, micro: int
 )
 def test_a_bad_number_is_passed_over_and_the_rest_of_the_line_is_not(bad: str) -> None:
     line = f'{{"type": "usage", "input_tokens": {bad}, "cost_usd": {bad}, "output_tokens": 5}}'.encode()
-    assert command.read(line, Usage(1, 2, 3, 4)) == Event("usage", usage=Usage(1, 7, 4, 4))
-    assert command.read(line, Usage()) == Event("usage", usage=Usage(0, 5, 1, None))
+    unpriced = ((None, Tokens(0, 5)),)
+    assert command.read(line, Usage(1, 2, 3, 4)) == Event("usage", usage=Usage(1, 7, 4, 4, unpriced))
+    assert command.read(line, Usage()) == Event("usage", usage=Usage(0, 5, 1, None, unpriced))
+
+
+def test_tokens_without_dollars_are_kept_by_model_and_cached_ones_are_part_of_the_input() -> None:
+    usage = Usage()
+    for line in (
+        {"input_tokens": 100, "output_tokens": 5, "cache_read_tokens": 60, "model": "m"},
+        {"input_tokens": 10, "cache_read_tokens": 60, "cache_write_tokens": 7, "model": "m"},  # counted apart
+        {"output_tokens": 3},
+        {"input_tokens": 1, "cost_usd": 0.5, "model": "m"},
+    ):
+        event = command.read(json.dumps({"type": "usage", **line}).encode(), usage)
+        assert event is not None
+        assert event.usage is not None
+        usage = event.usage
+    assert usage == Usage(168, 8, 4, 500_000, (("m", Tokens(167, 5, 120, 7)), (None, Tokens(0, 3))))
+
+
+@pytest.mark.parametrize("kind", ["overloaded", "billing", "auth"])
+def test_what_the_account_is_refused_for(kind: str) -> None:
+    assert read(type=kind) == Event(kind)
+    assert read(type=kind, until=1790000000) == Event(kind, until=1790000000)
+
+
+def test_how_full_a_window_is() -> None:
+    line = {"type": "window", "name": "five_hour", "utilization": 0.93, "resets_at": 1790000000}
+    assert read(**line) == Event("window", window=Filled("five_hour", 930_000, 1790000000))
+    for bad in ({"name": 5}, {"utilization": -1}, {"utilization": "0.9"}, {"resets_at": None}, {"resets_at": "soon"}):
+        assert read(**{**line, **bad}) is None
 
 
 def test_messages_and_limits() -> None:

@@ -23,6 +23,7 @@ from watchbill import (
     brief,
     claim,
     collect,
+    compiled,
     ending,
     engine,
     evidence,
@@ -41,7 +42,7 @@ from watchbill import (
     worktree,
 )
 from watchbill.claims import refs
-from watchbill.compiled import Agent, Cap, Claims, Compiled, Fleet, Labels, Repo
+from watchbill.compiled import Agent, Breaker, Cap, Claims, Compiled, Fleet, Labels, Repo, Use
 from watchbill.engines import supervise
 from watchbill.home import Home
 from watchbill.ids import new_id
@@ -77,7 +78,13 @@ def roster(claims: Claims, depth: str) -> Compiled:
         "https://model",
         "gh",
         {},
-        (),
+        hosts=1,
+        unmeasured="charge-reservation",
+        prices={},
+        host=compiled.Host(min_free_bytes=0),
+        breaker=Breaker(failures=0),
+        ledger_keep_s=90 * 86_400,
+        isolation_rw=(),
     )
 
     def agent(name: str, role: str) -> Agent:
@@ -87,6 +94,7 @@ def roster(claims: Claims, depth: str) -> Compiled:
             role,
             "every 10m",
             {"use": "scripted", "steps": []},
+            (Use("scripted", "scripted", None, None, None),),
             None,
             3600,
             (Cap("firing", "usd", CAP_MICRO),),

@@ -19,7 +19,7 @@ from simulation.server import EMPTY_TREE, Server
 from simulation.world import NoAnswer, Proc, World, current
 from watchbill import git as real_git
 from watchbill.engines.base import Result, Usage
-from watchbill.engines.supervise import CheckRun
+from watchbill.engines.supervise import CheckRun, Heard
 from watchbill.forge.base import (
     Comment,
     Issue,
@@ -467,7 +467,8 @@ def run_engine(
     isolation: Any,
     jail: Any,
     clock: Any,
-    beat: Callable[[], str | None],
+    beat: Callable[[Heard], str | None],
+    tariff: Any,
     **_: Any,
 ) -> Result:
     """A stretch of time in which the claim is kept, and at its end files that changed, or not."""
@@ -478,7 +479,7 @@ def run_engine(
     world.on_run(proc, True)
     try:
         while True:
-            stopped = beat()
+            stopped = beat(Heard(Usage(), None, False, ()))
             left = length_s - (clock.elapsed() - began)
             if stopped is not None or left <= 0:
                 break

@@ -13,7 +13,9 @@ from typing import Any
 from watchbill import engines, process
 from watchbill.clock import SystemClock
 from watchbill.engines import command, supervise
-from watchbill.engines.base import Engine, Event, Launch, Limits, Result, Task, Usage
+from watchbill.engines.base import Engine, Event, Launch, Limits, Result, Task, Tokens, Usage
+from watchbill.engines.bill import Priced, Tariff
+from watchbill.engines.supervise import Heard
 from watchbill.isolation import none
 from watchbill.isolation.base import Isolation, Jail
 
@@ -48,6 +50,16 @@ class Outsider:
             return Event(said["type"])
         return command.read(line, so_far)
 
+    def transcript(self, home: str) -> Usage | None:
+        """Token counts, a line each request, in its HOME."""
+        try:
+            with open(os.path.join(home, "transcript"), encoding="ascii") as file:
+                counts = [int(line) for line in file.read().split()]
+        except FileNotFoundError:
+            return None
+        tokens = Tokens(input=sum(counts))
+        return Usage(sum(counts), 0, len(counts), None, ((None, tokens),))
+
     def succeeded(self, exit_status: int, final: Event | None) -> bool:
         return exit_status == 0 and final is not None and final.ok is True
 
@@ -77,6 +89,16 @@ def a_task(root: Path, adapter: str, text: str, brief: str = "the brief", **limi
         limits=Limits(**{"wall_s": 20.0, **limits}))  # fmt: skip
 
 
+#: Every token is a millionth of a dollar, whatever the model.
+TARIFF = Tariff(
+    price=lambda _model, tokens: Priced(tokens.input + tokens.output, True),
+    model="a-model",
+    request_micro=0,
+    reserved_micro=0,
+    unmeasured="charge-reservation",
+)
+
+
 def a_jail(task: Task, hidden: tuple[str, ...] = ()) -> Jail:
     return Jail(task.workdir, (task.workdir, task.home, task.tmp), (), hidden)
 
@@ -87,11 +109,19 @@ def run(
     *,
     isolation: Isolation = none,
     beat: Callable[[], str | None] = lambda: None,
+    listen: Callable[[Heard], None] = lambda _heard: None,
     ladder: tuple[float, float] = SHORT,
-    **more: Any,
+    **tariff: Any,
 ) -> Result:
+    """`listen` is told what each beat is told; `tariff`: what differs from TARIFF."""
+
+    def asked(heard: Heard) -> str | None:
+        listen(heard)
+        return beat()
+
+    charged = TARIFF._replace(**{"reserved_micro": task.limits.cost_micro or 0, **tariff})
     engine = ADAPTERS.get(adapter, OUTSIDER)
-    return supervise.run(engine, task, isolation, a_jail(task), SystemClock(), beat, ladder=ladder, **more)
+    return supervise.run(engine, task, isolation, a_jail(task), SystemClock(), asked, charged, ladder=ladder)
 
 
 def left(firing: str = FIRING) -> list[int]:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from watchbill import git
+from watchbill.claims import hold, rules
 from watchbill.claims import record as codec
-from watchbill.claims import rules
+from watchbill.claims.hold import HoldRecord
 from watchbill.claims.record import ClaimRecord, Unreadable
 from watchbill.errors import Fixable
 from watchbill.git import GitError, Identity, Pushed, Remote
@@ -30,6 +31,7 @@ _SEEN = "refs/watchbill/seen/"
 _WHO = Identity("watchbill", "watchbill@watchbill.invalid")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")  # decimal, no padding: one issue, one name
 _READS = 3
+_HOLD_S = 20.0  # to fetch one commit without a parent
 #: Before a push without a clear answer is made once more.
 _PAUSES_S = (0.5,)
 #: After a bare `(failed)`: GitHub says it when several refs of a repository are pushed within seconds.
@@ -80,6 +82,15 @@ class Seen(NamedTuple):
     record: ClaimRecord | Unreadable | None
     branch_tip: str | None  # of the work branch, at the same moment
     wip_tip: str | None = None  # of work in progress that a stopped firing left, at the same moment
+    hold_tip: str | None = None  # of the stop that stands in this repository, at the same moment
+
+
+class Survey(NamedTuple):
+    """What one look at a repository's refs shows."""
+
+    claims: dict[int, str]  # number -> tip of its claim ref
+    base: str | None  # tip of the branch that was asked for; None: no such branch
+    hold_tip: str | None  # of the stop; None: none stands here
 
 
 class ClaimRefs:
@@ -114,6 +125,11 @@ class ClaimRefs:
         """Where the work branch of a generation goes that a person, or GitHub, has ended."""
         return f"{self._own}kept/{number}/g{generation}"
 
+    @property
+    def hold_ref(self) -> str:
+        """Where a stop stands for every host to read."""
+        return hold_ref(self.namespace)
+
     @staticmethod
     def branch_ref(number: int) -> str:
         return f"refs/heads/{rules.work_branch(number)}"
@@ -130,23 +146,40 @@ class ClaimRefs:
 
     def tips(self) -> dict[int, str]:
         """Every claim ref of the repository, in one request."""
-        return self.survey("")[0]
+        return self.survey("").claims
 
-    def survey(self, branch: str) -> tuple[dict[int, str], str | None]:
-        """Every claim ref and the tip of `branch` (None: no such branch), in one request."""
+    def survey(self, branch: str) -> Survey:
+        """Every claim ref, the tip of `branch` and the stop, if one stands here; in one request."""
         ref = f"refs/heads/{branch}"
-        shown = self._listed(f"{self.namespace}*", f"{self._other}*", *([ref] if branch else []))
-        return _numbered(shown, self.namespace), shown.get(ref)
+        shown = self._listed(f"{self.namespace}*", f"{self._other}*", self.hold_ref, *([ref] if branch else []))
+        return Survey(_numbered(shown, self.namespace), shown.get(ref), shown.get(self.hold_ref))
+
+    def hold_tip(self) -> str | None:
+        """The stop that stands here; None: none. GitError when the repository does not answer."""
+        return git.ls_remote(self.remote, self.hold_ref).refs.get(self.hold_ref)
+
+    def hold_at(self, tip: str) -> HoldRecord | Unreadable:
+        """What the commit at the hold ref says; a commit that cannot be had makes no sense either."""
+        path = self.mirror.path
+        try:
+            self.mirror.ensure()
+            if not git.has_commit(path, tip):
+                git.fetch(path, self.remote, self.hold_ref, timeout_s=_HOLD_S)
+            if git.has_commit(path, tip):
+                return hold.parse(git.message_of(path, tip))
+        except GitError as error:
+            return Unreadable(_last_line(error.stderr) or "it could not be read")
+        return Unreadable(f"{self.hold_ref} does not lead to a commit")
 
     def read(self, number: int) -> Seen:
         """The claim, its work branch and work in progress as they are now; the claim's commit is in the mirror then."""
         self.mirror.ensure()
         ref, branch, wip, path = self.ref(number), self.branch_ref(number), self.wip_ref(number), self.mirror.path
         tip = None
-        around: tuple[str | None, str | None] = (None, None)
+        around: tuple[str | None, str | None, str | None] = (None, None, None)
         for _ in range(_READS):  # again when it moved between the two requests, and not forward
-            shown = self._listed(ref, f"{self._other}{number}", branch, wip)
-            tip, around = shown.get(ref), (shown.get(branch), shown.get(wip))
+            shown = self._listed(ref, f"{self._other}{number}", branch, wip, self.hold_ref)
+            tip, around = shown.get(ref), (shown.get(branch), shown.get(wip), shown.get(self.hold_ref))
             if tip is None:
                 return Seen(None, None, *around)
             if not git.has_commit(path, tip):
@@ -331,6 +364,16 @@ class ClaimRefs:
             return f'{said}; if it takes branches only, give every host [repo."..."] claims = "refs/heads"'
         final = turned_down or _refusals(pushed) or _UNFIT.search(pushed.stderr)
         return said if final or "does not support --atomic" in gits else ""
+
+
+def namespace_of(setting: str) -> str:
+    """Where claims are by the `claims` setting of a repository."""
+    return next(space for space, said in _SETTING.items() if said == setting)
+
+
+def hold_ref(namespace: str) -> str:
+    """Where a stop stands, beside the claims of a namespace."""
+    return f"{namespace.removesuffix('claims/')}hold"
 
 
 def _numbered(shown: Mapping[str, str], namespace: str) -> dict[int, str]:

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from watchbill import ending, look, mend, process, release, settle
+from watchbill import ending, look, mend, process, quota, release, settle
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord, Unreadable
 from watchbill.claims.refs import Seen
 from watchbill.cli import shared
+from watchbill.cli.pause import author
 from watchbill.clock import SystemClock, moment
 from watchbill.compiled import Agent, Fleet
 from watchbill.errors import Fixable
@@ -87,6 +88,7 @@ def session(fleet: shared.Opened, agent: Agent | None = None, *, dry_run: bool =
     now = int(clock.now())
     row = firings.Firing(new_id(now), agent.name, agent.role, fleet.host, me.boot, me.pid, me.started, None, now)
     ports = Ports(fleet.home, fleet.roster.fleet, agent, clock, fleet.ledger)
+    ports.limits = quota.Told(fleet.ledger, clock, author())
     try:
         yield Firing(row, agent, fleet.roster, ports, Options(agent.name, dry_run=dry_run), now * 1000)
     finally:
@@ -337,7 +339,7 @@ def _release(args: argparse.Namespace, repo: str, number: int) -> int:
         target = f.fleet.repos[chosen(f.fleet, repo)[0]]
         try:
             if not args.dry_run:
-                settle.bury(f.ledger, f.row.host, f.now)  # whoever was killed is settled first
+                settle.bury(f.ledger, f.ports.home, f.row.host, f.roster, f.now)  # whoever was killed is settled first
             said = release.by_hand(f, target, number, args.to, args.reason, args.force)
         except (ForgeError, GitError) as error:
             end = away_because(f, error)

@@ -22,12 +22,16 @@ VERBS = (
     "status",
     "why",
     "show",
+    "spend",
     "claims",
     "labels",
     "pause",
     "resume",
+    "stop",
+    "drill",
     "plan",
     "apply",
+    "ledger",
     "practice",
 )
 _MODULES = {"try": "trial"}  # `try` cannot name a module

@@ -50,8 +50,8 @@ class Told(NamedTuple):
     stderr: str
 
 
-def seed_for(full_name: str, bare: str, tokens: dict[str, str], issue: dict[str, Any]) -> dict[str, Any]:
-    """One repository, one person who may write, one bot, one issue."""
+def seed_for(full_name: str, bare: str, tokens: dict[str, str], *issues: dict[str, Any]) -> dict[str, Any]:
+    """One repository, one person who may write and wrote the issues, one bot."""
     return {
         "users": [
             {"login": PERSON, "token": tokens[PERSON], "type": "User"},
@@ -63,7 +63,7 @@ def seed_for(full_name: str, bare: str, tokens: dict[str, str], issue: dict[str,
                 "git": bare,
                 "permissions": {PERSON: "write", BOT: "write"},
                 "labels": LABELS,
-                "issues": [{**issue, "author": PERSON}],
+                "issues": [{**issue, "author": PERSON} for issue in issues],
             }
         ],
     }
@@ -77,12 +77,13 @@ def build(
     checks: list[str],
     caps: dict[str, float],
     agents: dict[str, dict[str, Any]],
+    *more: dict[str, Any],
 ) -> Stage:
-    """Start the forge and write the home. The caller closes `practice`."""
+    """Start the forge and write the home. The caller closes `practice`. `more`: further issues."""
     home = Home(os.path.join(root, "home"))
     os.makedirs(home.agents, mode=0o700)
     tokens = {login: f"practice-{login}-{secrets.token_hex(8)}" for login in (PERSON, BOT)}
-    seed = seed_for(full_name, bare, tokens, issue)
+    seed = seed_for(full_name, bare, tokens, issue, *more)
     _write(os.path.join(root, "seed.json"), json.dumps(seed, indent=1))
     practice = server.serve(seed)
     token_file = os.path.join(home.root, "token")
@@ -120,11 +121,14 @@ def fire(stage: Stage, names: list[str], *, progress: bool = False) -> list[Told
 
     `progress`: what they say while they work goes to our own stderr.
     """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "WATCHBILL_"))}
-    environment["WATCHBILL_HOME"] = stage.home.root
-    environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"  # the stage is on this machine
-    started = [
-        subprocess.Popen(
+    return finish(start(stage, names, progress=progress))
+
+
+def start(stage: Stage, names: list[str], *, progress: bool = False) -> dict[str, subprocess.Popen[str]]:
+    """The same without waiting: agent -> its runner."""
+    environment = environment_of(stage)
+    return {
+        name: subprocess.Popen(
             [sys.executable, roles.script_of("implement"), name, "--json"],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -133,14 +137,26 @@ def fire(stage: Stage, names: list[str], *, progress: bool = False) -> list[Told
             text=True,
         )
         for name in names
-    ]
+    }
+
+
+def environment_of(stage: Stage) -> dict[str, str]:
+    """What a timer of this stage would give to what it starts."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "WATCHBILL_"))}
+    environment["WATCHBILL_HOME"] = stage.home.root
+    environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"  # the stage is on this machine
+    return environment
+
+
+def finish(started: dict[str, subprocess.Popen[str]]) -> list[Told]:
+    """Wait for runners that were started; an exception on the way ends them."""
     told = []
     try:
-        for name, process in zip(names, started, strict=True):
+        for name, process in started.items():
             out, err = process.communicate()
             told.append(Told(name, process.returncode, json.loads(out) if out.strip() else {}, err or ""))
     except BaseException:
-        for process in started:
+        for process in started.values():
             process.terminate()
             process.wait()
         raise

@@ -10,7 +10,7 @@ from watchbill.errors import Fixable
 
 ENGINES: dict[str, Engine] = {"command": command, "scripted": scripted}
 
-_MEMBERS = ("name", "has_budget", "headroom_micro", "unmetered_basis", "launch", "read", "succeeded")
+_MEMBERS = ("name", "has_budget", "headroom_micro", "unmetered_basis", "launch", "transcript", "read", "succeeded")
 
 
 def named(name: str) -> Engine:

@@ -59,24 +59,53 @@ class Launch(NamedTuple):
     stdin: bytes
 
 
+class Tokens(NamedTuple):
+    """What a model was given and gave."""
+
+    input: int = 0  # all of it, with what came from a cache and went into one
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+
+
 class Usage(NamedTuple):
     """What a run used so far; sums, not deltas."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     turns: int = 0
-    cost_micro: int | None = None  # None: the engine did not say
+    cost_micro: int | None = None  # what the engine itself said in dollars; None: it never did
+    unpriced: tuple[tuple[str | None, Tokens], ...] = ()  # by model: tokens that came without a figure in dollars
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def measured(self) -> bool:
+        """Whether the engine said anything at all of what it used."""
+        return self.cost_micro is not None or self.tokens > 0
+
+
+class Filled(NamedTuple):
+    """How full a window of the account's subscription is, by the provider's account."""
+
+    name: str  # five_hour, seven_day, ...
+    used_ppm: int  # parts per million
+    resets_at: int  # UTC epoch seconds
 
 
 class Event(NamedTuple):
     """One thing an engine said, reduced to what the supervisor acts on."""
 
-    #: usage | message | rate_limited | auth | billing | overloaded | context | refused | max_turns | budget | final
+    #: usage | message | window | rate_limited | auth | billing | overloaded | context | refused | max_turns | budget |
+    #: final
     kind: str
     usage: Usage | None = None  # the running total after this event
     text: str = ""
     until: int | None = None  # rate_limited: UTC epoch seconds of the provider's reset
     ok: bool | None = None  # final: did the engine call it a success
+    window: Filled | None = None
 
 
 class Engine(Protocol):
@@ -87,11 +116,16 @@ class Engine(Protocol):
     has_budget: bool
     #: what one more request can cost beyond a cap, in micro-dollars: the headroom that a reservation adds
     headroom_micro: int
-    #: what a run costs that reported no usage at all: "free" (nothing can be spent) or "ceiling" (the firing cap)
+    #: what a run costs that reported no usage at all: "free" (nothing can be spent) or "ceiling" (the fleet's policy
+    #: for what was not measured decides)
     unmetered_basis: str
 
     def launch(self, task: Task) -> Launch:
         """Raises errors.Fixable when the program is missing or cannot be used."""
+
+    def transcript(self, home: str) -> Usage | None:
+        """What the files say that the engine keeps below its HOME, for a run that says little on stdout or was killed;
+        None when it keeps none. Asked about once a second: to be read in bounded time."""
 
     def read(self, line: bytes, so_far: Usage) -> Event | None:
         """One line of stdout. Unknown or malformed lines are None, never an error."""
@@ -108,7 +142,7 @@ class Result(NamedTuple):
     exit_status: int | None  # negative: the signal
     usage: Usage
     cost_micro: int
-    basis: str  # engine | priced | ceiling | free | unmeasured
+    basis: str  # engine | priced | ceiling | free | stream | transcript | reservation | unmeasured
     until: int | None  # rate_limited
     stopped_by: str | None  # what `beat` answered when it asked to stop
     strays: int  # processes that had to be swept
@@ -117,3 +151,4 @@ class Result(NamedTuple):
     log: str  # path of the raw stdout
     isolation: str  # which layer held: bwrap | landlock | none
     duration_s: float
+    windows: tuple[Filled, ...] = ()  # the last word on each window of the subscription

@@ -5,11 +5,14 @@ logged:
 
     {"type": "usage", "input_tokens": 1200, "output_tokens": 300, "cost_usd": 0.004}
     {"type": "message", "text": "..."}
-    {"type": "rate_limited", "until": 1790000000}
+    {"type": "rate_limited", "until": 1790000000}  {"type": "overloaded"}  {"type": "billing"}  {"type": "auth"}
+    {"type": "window", "name": "five_hour", "utilization": 0.93, "resets_at": 1790000000}
 
 A usage line says what was used since the one before it: the lines are added up, and each counts as one turn. A number
 that is negative, not finite, absurdly large or not a number at all is passed over, the rest of its line is not. A line
-without `cost_usd` adds tokens only. Its exit status is its verdict: zero is a success.
+without `cost_usd` is priced by its tokens: `model` names the model, `input_tokens` is all input, `cache_read_tokens`
+and `cache_write_tokens` are the part of it that came from or went into a cache. Its exit status is its verdict: zero is
+a success.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import shutil
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from watchbill.engines.base import Event, Launch, Task, Usage
+from watchbill.engines.base import Event, Filled, Launch, Task, Tokens, Usage
 from watchbill.errors import Fixable
 from watchbill.isolation.base import program_path
 
@@ -32,9 +35,11 @@ unmetered_basis = "ceiling"
 
 _MICRO = 1_000_000
 _MOST_TOKENS = 10**10
+_MOST_IN_ALL = 10**15
 _MOST_USD = 10**5
 _MOST_EPOCH = 10**11  # beyond: milliseconds, or nonsense
 _MOST_TEXT = 8000
+_MOST_MODELS = 16
 
 
 def launch(task: Task) -> Launch:
@@ -68,10 +73,24 @@ def read(line: bytes, so_far: Usage) -> Event | None:
     text = said.get("text")
     if kind == "message" and isinstance(text, str):
         return Event("message", text=text[:_MOST_TEXT])
-    if kind == "rate_limited":
+    if kind in ("rate_limited", "overloaded", "billing", "auth"):
         until = _number(said.get("until"), _MOST_EPOCH)
-        return Event("rate_limited", until=None if until is None else int(until))
+        return Event(kind, until=None if until is None else int(until))
+    if kind == "window":
+        return _window(said)
     return None
+
+
+def transcript(home: str) -> Usage | None:  # noqa: ARG001 - a program that we do not know keeps none that we could read
+    return None
+
+
+def _window(said: dict[str, Any]) -> Event | None:
+    name, used, resets_at = said.get("name"), _number(said.get("utilization"), 1000), said.get("resets_at")
+    reset = _number(resets_at, _MOST_EPOCH)
+    if not isinstance(name, str) or used is None or reset is None:
+        return None
+    return Event("window", window=Filled(name[:100], int(used * _MICRO), int(reset)))
 
 
 def succeeded(exit_status: int, final: Event | None) -> bool:  # noqa: ARG001 - there is no final event
@@ -96,12 +115,31 @@ def _added(so_far: Usage, said: dict[str, Any]) -> Usage:
         # By way of its shortest text: the binary value of 0.41 is not 0.41.
         micro = int((Decimal(str(cost)) * _MICRO).quantize(Decimal(1), ROUND_HALF_UP))
         known = (known or 0) + micro
+    input, output, read, written = (int(_number(said.get(f"{name}_tokens"), _MOST_TOKENS) or 0)
+                                    for name in ("input", "output", "cache_read", "cache_write"))  # fmt: skip
+    input = max(input, read + written)  # a program that counts them apart
     return Usage(
-        input_tokens=so_far.input_tokens + int(_number(said.get("input_tokens"), _MOST_TOKENS) or 0),
-        output_tokens=so_far.output_tokens + int(_number(said.get("output_tokens"), _MOST_TOKENS) or 0),
+        input_tokens=min(so_far.input_tokens + input, _MOST_IN_ALL),
+        output_tokens=min(so_far.output_tokens + output, _MOST_IN_ALL),
         turns=so_far.turns + 1,
-        cost_micro=known,
+        cost_micro=None if known is None else min(known, _MOST_IN_ALL),
+        unpriced=so_far.unpriced
+        if cost is not None or not (input or output)
+        else with_tokens(so_far.unpriced, said.get("model"), Tokens(input, output, read, written)),
     )
+
+
+def with_tokens(
+    sums: tuple[tuple[str | None, Tokens], ...], model: object, more: Tokens
+) -> tuple[tuple[str | None, Tokens], ...]:
+    """The sums by model with some more; a program that names a thousand models has one too many."""
+    name = model[:200] if isinstance(model, str) and model else None
+    by_model = dict(sums)
+    if name not in by_model and len(by_model) >= _MOST_MODELS:
+        name = None
+    before = by_model.get(name, Tokens())
+    by_model[name] = Tokens(*(a + b for a, b in zip(before, more, strict=True)))
+    return tuple(by_model.items())
 
 
 def _number(value: object, most: int) -> float | None:

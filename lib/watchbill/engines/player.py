@@ -30,6 +30,8 @@ def play(step: dict[str, Any]) -> int:
         _say({"type": "usage", **what})
     elif kind == "message":
         _say({"type": "message", "text": what})
+    elif kind == "say":
+        _say(what)
     elif kind == "rate_limited":
         _say({"type": "rate_limited", "until": what})
     return 0

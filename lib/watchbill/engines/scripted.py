@@ -4,7 +4,9 @@
 
     {"write": {"path", "content"}}  {"append": {"path", "content"}}  {"replace": {"path", "old", "new"}}
     {"delete": "path"}  {"sleep": seconds}  {"run": "shell text"}  {"exit": status}
-    {"usage": {...}}  {"message": "text"}  {"rate_limited": epoch}
+    {"usage": {...}}  {"message": "text"}  {"rate_limited": epoch}  {"say": {...}}
+
+`say` is a line of the protocol of `command`, whichever.
 
 Paths are relative to the worktree. A step that fails (a `replace` whose old text is not there, a `run` that does not
 end with zero) ends the script with that status. The script runs in a process of its own, confined, metered and stopped
@@ -19,10 +21,10 @@ import sys
 from typing import Any
 
 from watchbill.engines.base import Launch, Task
-from watchbill.engines.command import read, succeeded
+from watchbill.engines.command import read, succeeded, transcript
 from watchbill.errors import Fixable
 
-__all__ = ["has_budget", "headroom_micro", "launch", "name", "read", "succeeded", "unmetered_basis"]
+__all__ = ["has_budget", "headroom_micro", "launch", "name", "read", "succeeded", "transcript", "unmetered_basis"]
 
 name = "scripted"
 has_budget = False
@@ -30,7 +32,7 @@ headroom_micro = 0
 #: Nothing is spent that the script does not say.
 unmetered_basis = "free"
 
-_STEPS = ("write", "append", "replace", "delete", "sleep", "run", "exit", "usage", "message", "rate_limited")
+_STEPS = ("write", "append", "replace", "delete", "sleep", "run", "exit", "usage", "message", "rate_limited", "say")
 
 
 def launch(task: Task) -> Launch:

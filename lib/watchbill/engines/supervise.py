@@ -13,20 +13,30 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from watchbill.clock import Clock
-from watchbill.engines.base import Engine, Event, Limits, Result, Task, Usage
+from watchbill.engines import bill
+from watchbill.engines.base import Engine, Event, Filled, Limits, Result, Task, Usage
+from watchbill.engines.bill import Bill, Tariff
 from watchbill.engines.child import Child
 from watchbill.engines.keeper import MARKER
 from watchbill.engines.stream import Lines, Log
 from watchbill.engines.watch import LADDER, Beat, Deaf, Stop, Watch
 from watchbill.isolation.base import Isolation, Jail, program_path
 
-__all__ = ["LADDER", "MARKER", "Beat", "CheckRun", "Price", "environment", "run", "run_check"]
-
-#: What tokens cost without a figure of the engine's own, in micro-dollars; None when no price is known.
-Price = Callable[[str | None, Usage], int | None]
+__all__ = ["LADDER", "MARKER", "Beat", "CheckRun", "Heard", "environment", "run", "run_check"]
 
 _MESSAGE = 4000
+_MOST_WINDOWS = 16
+_TURNED_AWAY = ("rate_limited", "billing", "overloaded", "auth")
 _TROUBLE = ("rate_limited", "auth", "billing", "overloaded", "context", "refused", "max_turns", "budget")
+
+
+class Heard(NamedTuple):
+    """What an engine has said so far."""
+
+    usage: Usage
+    bill: Bill | None  # None: nothing measured yet
+    answered: bool  # its model has answered: it is neither limited nor refused
+    windows: tuple[Filled, ...]  # the last word on each
 
 
 class CheckRun(NamedTuple):
@@ -48,40 +58,45 @@ def run(
     isolation: Isolation,
     jail: Jail,
     clock: Clock,
-    beat: Beat,
+    beat: Callable[[Heard], str | None],
+    tariff: Tariff,
     *,
     ladder: tuple[float, float] = LADDER,
-    price: Price = lambda _model, _usage: None,
 ) -> Result:
     """Run an engine for a task; `task.log` holds its raw stdout afterwards.
 
     The verdict is, in this order: what we stopped it for; the last trouble it reported in a structured event (the
     latest reset time of several); its exit status and final event, by the engine's own account; else crash.
 
-    The cost is, in this order: the engine's own figure (basis `engine`); its tokens by `price` (`priced`); nothing, for
-    an engine that can spend nothing and said nothing (`free`); else the firing's cap in dollars (`ceiling`), also for a
-    run that was cut short: what could not be measured is not free; without such a cap 0, marked `unmeasured`.
+    What it costs is for `bill` to say. `beat` is asked about once a second, and told what was heard so far; where the
+    engine keeps a transcript, what that says counts as heard.
 
     A run that reaches its cap in tokens or dollars is stopped there, one that goes past its turns likewise; not by its
     final event, after which nothing more is spent. Fixable when the program is missing or cannot be started. An
     exception of `beat` passes through once the program is stopped and swept.
     """
     launch = engine.launch(task)
-    ear = _Ear(engine, task.limits)
+    ear = _Ear(engine, task, tariff, clock.now() + task.limits.wall_s)
+
+    def asked() -> str | None:
+        ear.read_transcript()
+        return beat(ear.heard())
+
     env = environment(task.firing, task.home, task.tmp, {**task.env, **launch.env})
     with Log(task.log) as log:
         child = _start(isolation, jail, launch.argv, env, merged=False)
         watch = Watch(child, launch.stdin, log, ear, clock, ladder)
-        stop = watch.until_gone(task.limits, beat)
-    cost, basis = _cost(engine, task, ear.usage, price)
+        stop = watch.until_gone(task.limits, asked)
+    ear.read_transcript()
+    charged = bill.final(engine, ear.usage, tariff, cut_short=stop is not None and ear.working)
     verdict = _verdict(engine, stop, ear, child.exit_status)
     return Result(
         verdict=verdict,
         limit=stop.limit if stop else None,
         exit_status=child.exit_status,
         usage=ear.usage,
-        cost_micro=cost,
-        basis=basis,
+        cost_micro=charged.micro,
+        basis=charged.basis,
         until=ear.until if verdict == "rate_limited" else None,
         stopped_by=stop.by if stop else None,
         strays=watch.strays,
@@ -90,6 +105,7 @@ def run(
         log=task.log,
         isolation=isolation.name,
         duration_s=watch.duration_s,
+        windows=ear.heard().windows,
     )
 
 
@@ -157,40 +173,92 @@ def _start(isolation: Isolation, jail: Jail, argv: tuple[str, ...], env: dict[st
 class _Ear:
     """What an engine has said, and whether that is a reason to stop it."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, task: Task, tariff: Tariff, until: float) -> None:
+        """`until`: when its time is over, UTC epoch seconds."""
+        self._until = until
         self.usage = Usage()
+        self._bill: Bill | None = None
+        self._billed = self.usage  # what `_bill` is for: pricing takes its time, and lines come by the thousand
+        self.answered = False
         self.final: Event | None = None
         self.working = True  # nothing final was said, or something else after it
         self.trouble: str | None = None
+        self._recovered = False  # something was heard since
         self.until: int | None = None
         self.message = ""
         self._engine = engine
-        self._limits = limits
+        self._home = task.home
+        self._limits = task.limits
+        self._tariff = tariff
+        self._windows: dict[str, Filled] = {}
         self._lines = Lines()
         self._stop: Stop | None = None
+
+    @property
+    def bill(self) -> Bill | None:
+        if self._billed != self.usage:
+            self._bill, self._billed = bill.so_far(self.usage, self._tariff), self.usage
+        return self._bill
 
     def feed(self, chunk: bytes) -> None:
         for line in self._lines.feed(chunk):
             self._hear(line)
+        self._look()
 
     def end(self) -> None:
         for line in self._lines.rest():
             self._hear(line)
+        self._look()
+
+    def _look(self) -> None:
+        """Whether what was used by now is a reason to stop; after a final event nothing more is."""
+        if self._stop is None and self.working:
+            self._stop = self._spent_up()
 
     def stop(self) -> Stop | None:
         return self._stop
+
+    def heard(self) -> Heard:
+        return Heard(self.usage, self.bill, self.answered, tuple(self._windows.values()))
+
+    @property
+    def limited(self) -> str | None:
+        """What the provider turned it away for, unless it went on since."""
+        return self.trouble if self.trouble in _TURNED_AWAY and not self._recovered else None
+
+    def read_transcript(self) -> None:
+        """Where the stream says less than the files."""
+        try:
+            written = self._engine.transcript(self._home)
+        except (OSError, ValueError):  # being written just now
+            return
+        if written is not None and written.tokens > self.usage.tokens:
+            self._used(written)
+            self._stop = self._stop or self._spent_up()
+
+    def _used(self, usage: Usage) -> None:
+        if usage != self.usage:
+            self.usage = usage
+            self.answered = True
 
     def _hear(self, line: bytes) -> None:
         event = self._engine.read(line, self.usage)
         if event is None:
             return
-        self.usage = event.usage or self.usage
+        if event.usage is not None:
+            self._used(event.usage)
+        if event.window is not None and (event.window.name in self._windows or len(self._windows) < _MOST_WINDOWS):
+            self._windows[event.window.name] = event.window
+        if event.kind == "message" or (event.kind == "final" and event.ok):
+            self.answered = True
         self.message = event.text[:_MESSAGE] or self.message
         self.working = event.kind != "final"
         if event.kind == "final":
             self.final = event
         elif event.kind in _TROUBLE:
-            self.trouble = event.kind
+            self.trouble, self._recovered = event.kind, False
+        elif event.kind in ("usage", "message"):
+            self._recovered = True
         if event.until is not None:
             self.until = max(event.until, self.until or 0)
         if self._stop is None:
@@ -199,12 +267,15 @@ class _Ear:
     def _reason(self, event: Event) -> Stop | None:
         if event.kind == "auth":
             return Stop("auth")  # some retry for minutes with the same refused key
+        if event.kind == "rate_limited" and event.until and event.until > self._until:
+            return Stop("rate_limited")  # it could only wait, and be ended waiting
+        return None
+
+    def _spent_up(self) -> Stop | None:
         limits, used = self._limits, self.usage
-        if event.kind == "final":
-            return None
-        if limits.cost_micro is not None and (used.cost_micro or 0) >= limits.cost_micro:
+        if limits.cost_micro is not None and self.bill is not None and self.bill.micro >= limits.cost_micro:
             return Stop("budget")
-        if limits.tokens is not None and used.input_tokens + used.output_tokens >= limits.tokens:
+        if limits.tokens is not None and used.tokens >= limits.tokens:
             return Stop("budget")
         if limits.turns is not None and used.turns > limits.turns:
             return Stop("max_turns")
@@ -212,21 +283,8 @@ class _Ear:
 
 
 def _verdict(engine: Engine, stop: Stop | None, ear: _Ear, exit_status: int | None) -> str:
-    if stop is not None:
-        return stop.verdict
+    if stop is not None:  # who is limited and waits for it to end runs into a limit of ours
+        return ear.limited if ear.limited is not None and stop.verdict == "timeout" else stop.verdict
     if ear.trouble is not None:
         return ear.trouble
     return "ok" if exit_status is not None and engine.succeeded(exit_status, ear.final) else "crash"
-
-
-def _cost(engine: Engine, task: Task, usage: Usage, price: Price) -> tuple[int, str]:
-    if usage.cost_micro is not None:
-        return usage.cost_micro, "engine"
-    if usage.input_tokens or usage.output_tokens:
-        priced = price(task.model, usage)
-        if priced is not None:
-            return priced, "priced"
-    elif engine.unmetered_basis == "free":
-        return 0, "free"
-    cap = task.limits.cost_micro
-    return (cap, "ceiling") if cap is not None else (0, "unmeasured")

@@ -18,6 +18,11 @@ Beat = Callable[[], str | None]
 #: Seconds that SIGINT and SIGTERM are given. claude needs up to 1.5 s to say what an interrupted run cost, and 2 s to
 #: end tools that ignore SIGTERM; twice that and more for a busy host.
 LADDER = (8.0, 5.0)
+#: The same when a signal asks the firing itself to end: whoever sent it (`stop --now`, the system's shutdown) waits for
+#: seconds and no longer, and what comes after the engine, keeping its work and giving back the claim, takes some too.
+SHORT_LADDER = (3.0, 1.5)
+#: What `beat` answers then.
+SIGNAL = "signal"
 _RUNGS = ("SIGINT", "SIGTERM")
 _UNKILLABLE_S = 10.0  # after SIGKILL: it hangs in the kernel
 _BEAT_S = 1.0
@@ -90,6 +95,7 @@ class Watch:
         self._ear = ear
         self._clock = clock
         self._rungs = [*zip(_RUNGS, ladder, strict=True), ("SIGKILL", _UNKILLABLE_S)]
+        self._rung = ""  # the last one it was given
         self._rung_until: float | None = None
         self._gave_up = False
         self._began = self._byte_at = clock.elapsed()
@@ -108,6 +114,8 @@ class Watch:
                     reason = beat()
                     beat_at = self._clock.elapsed() + _BEAT_S
                     stop = stop or (Stop("interrupted", by=reason) if reason else None)
+                    if reason == SIGNAL:
+                        self._hurry()
                 self._pump()
                 stop = stop or self._ear.stop() or self._overdue(limits)
                 if stop is not None:
@@ -201,6 +209,13 @@ class Watch:
             return Stop("timeout", "lingering")
         return None
 
+    def _hurry(self) -> None:
+        """From now on the short ladder, also on the rung that it stands on."""
+        short = dict(zip(_RUNGS, SHORT_LADDER, strict=True))
+        self._rungs = [(name, min(given_s, short.get(name, given_s))) for name, given_s in self._rungs]
+        if self._rung_until is not None and self._rung in short:
+            self._rung_until = min(self._rung_until, self._clock.elapsed() + short[self._rung])
+
     def _press(self) -> None:
         """The next rung of the ladder, once the one before it had its time."""
         now = self._clock.elapsed()
@@ -209,6 +224,6 @@ class Watch:
         if not self._rungs:
             self._gave_up = True
             return
-        name, given_s = self._rungs.pop(0)
-        self._child.signal(name)
+        self._rung, given_s = self._rungs.pop(0)
+        self._child.signal(self._rung)
         self._rung_until = now + given_s

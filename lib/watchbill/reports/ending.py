@@ -66,7 +66,7 @@ def as_line(row: Firing, cap_micro: int | None = None) -> str:
     else:
         text = f"{row.agent}: {said}: {row.reason}"
     if row.cost_micro is not None and row.number is not None:
-        cost = money.usd(row.cost_micro)
+        cost = "cost not measured" if row.cost_basis == "unmeasured" else money.usd(row.cost_micro)
         text += f" ({cost} of {money.usd(cap_micro)})" if cap_micro is not None else f" ({cost})"
     return printable(" ".join(text.split()))
 

@@ -194,8 +194,24 @@ def test_rate_limited_until(tmp_path: Path, adapter: str) -> None:
 
 
 def test_what_we_stopped_it_for_comes_first(tmp_path: Path, adapter: str) -> None:
-    done = run(a_task(tmp_path, adapter, 'say("rate_limited")\ntime.sleep(60)', wall_s=0.5), adapter)
+    done = run(a_task(tmp_path, adapter, 'say("context")\ntime.sleep(60)', wall_s=0.5), adapter)
     assert (done.verdict, done.limit, done.until) == ("timeout", "wall", None)
+
+
+def test_who_is_limited_and_waits_is_limited(tmp_path: Path, adapter: str) -> None:
+    """Broken once: a time-out, which counted as a try, and nobody else was told of the limit."""
+    done = run(a_task(tmp_path, adapter, 'say("rate_limited")\ntime.sleep(60)', wall_s=0.5), adapter)
+    assert (done.verdict, done.limit) == ("rate_limited", "wall")
+    text = 'say("rate_limited")\nsay("message", text="it goes on")\ntime.sleep(60)'
+    assert run(a_task(tmp_path, adapter, text, wall_s=0.5), adapter).verdict == "timeout"
+
+
+def test_who_is_limited_for_longer_than_it_may_run_is_not_waited_for(tmp_path: Path, adapter: str) -> None:
+    text = 'say("rate_limited", until=time.time() + 3600)\ntime.sleep(60)'
+    done = run(a_task(tmp_path, adapter, text, wall_s=15), adapter)
+    assert done.verdict == "rate_limited"
+    assert done.until is not None
+    assert done.duration_s < 10
 
 
 def test_stopped_by_the_beat_after_it_said_its_cost(tmp_path: Path, adapter: str) -> None:

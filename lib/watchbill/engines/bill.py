@@ -1,0 +1,117 @@
+"""What a run costs: by what the engine said, else by its tokens' prices, else by what was reserved. Never nothing,
+because it could not be measured; and every figure says how it came about.
+
+Bases: `engine` (its own figure), `priced` (tokens by a known price), `ceiling` (tokens of a model that nobody knows, at
+a price above all), `stream` and `transcript` (what a run that was cut short had said so far, or its files say, and one
+request more), `reservation` (nothing was said: all that was reserved), `unmeasured` (the same, where the operator
+allows that, or no dollars are capped), `free` (an engine that can spend nothing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from watchbill.engines.base import Engine, Tokens, Usage
+from watchbill.engines.stream import Lines
+
+_CHUNK = 1 << 20
+#: A thousand million dollars: who says more has said nothing, and sums of it still fit where they are kept.
+MOST_MICRO = 10**15
+
+
+class Priced(NamedTuple):
+    """What tokens cost."""
+
+    micro: int  # micro-dollars
+    known: bool  # False: the model is not, and the ceiling was taken
+
+
+#: What the tokens of a model cost.
+Price = Callable[[str | None, Tokens], Priced]
+
+
+class Tariff(NamedTuple):
+    """By what a run is charged."""
+
+    price: Price
+    model: str | None  # of tokens that name none
+    request_micro: int  # the most that one request can cost: what may have been under way when a run was cut short
+    reserved_micro: int  # what was set aside for the run
+    unmeasured: str  # deny | charge-reservation | allow-and-alert
+
+
+class Bill(NamedTuple):
+    """An amount, and how it came about."""
+
+    micro: int
+    basis: str
+
+
+def so_far(usage: Usage, tariff: Tariff) -> Bill | None:
+    """What was measured; None when nothing was."""
+    if not usage.measured:
+        return None
+    micro, basis = usage.cost_micro or 0, "engine"
+    for model, tokens in usage.unpriced:
+        priced = tariff.price(model or tariff.model, tokens)
+        micro += priced.micro
+        basis = "ceiling" if not priced.known or basis == "ceiling" else "priced"
+    return Bill(min(micro, MOST_MICRO), basis)
+
+
+def final(engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool) -> Bill:
+    """What a run is charged that we saw end."""
+    measured = so_far(usage, tariff)
+    if measured is None:
+        if engine.unmetered_basis == "free":
+            return Bill(0, "free")
+        if tariff.unmeasured == "allow-and-alert" or not tariff.reserved_micro:
+            return Bill(0, "unmeasured")
+        return Bill(tariff.reserved_micro, "reservation")
+    if cut_short and tariff.request_micro:
+        return Bill(measured.micro + tariff.request_micro, "stream")
+    return measured
+
+
+def of_the_dead(engine: Engine, log: str, home: str, known: Bill | None, tariff: Tariff) -> tuple[Bill | None, Usage]:
+    """What a run is charged that nobody saw end: by its raw log, by its transcript, by what was last `known`; the
+    largest, and one request more. None when nothing was measured."""
+    heard = replayed(engine, log)
+    written = _transcript(engine, home)
+    found = [(bill, basis) for usage, basis in ((heard, "stream"), (written, "transcript"))
+             if usage is not None and (bill := so_far(usage, tariff)) is not None]  # fmt: skip
+    if known is not None:
+        found.append((known, "stream"))
+    usage = max((heard, written or Usage()), key=lambda one: one.tokens)
+    if not found:
+        return None, usage
+    bill, basis = max(found, key=lambda pair: pair[0].micro)
+    return Bill(bill.micro + tariff.request_micro, basis), usage
+
+
+def replayed(engine: Engine, log: str) -> Usage:
+    """What a run said, by its raw log; nothing when there is none."""
+    usage, lines = Usage(), Lines()
+    try:
+        with open(log, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                for line in lines.feed(chunk):
+                    usage = _after(engine, line, usage)
+            for line in lines.rest():
+                usage = _after(engine, line, usage)
+    except OSError:
+        pass
+    return usage
+
+
+def _after(engine: Engine, line: bytes, usage: Usage) -> Usage:
+    event = engine.read(line, usage)
+    return event.usage if event is not None and event.usage is not None else usage
+
+
+def _transcript(engine: Engine, home: str) -> Usage | None:
+    try:
+        return engine.transcript(home)
+    except (OSError, ValueError):  # half-written, as a killed program leaves it
+        return None

@@ -1,0 +1,545 @@
+"""THE STORY of a stop: hold everything, end what runs, and put on record what became of it.
+
+In the order of what must not fail. The hold is written first, in a thread: whoever is to be stopped may be keeping the
+ledger locked. Then every runner is told to end, and given some seconds to stop its engine, keep its work, settle and
+release. Whoever is still there is killed with all that it started. Only then is anything done that needs an answer from
+somebody: what a killed firing owed is billed from what it left, and its claim given back, as the next firing would do.
+
+Runners are found by the ledger's rows and by the kernel's locks, whichever can be had; what they started by descent and
+by the mark in its environment. Nothing needs the network until nothing runs any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple
+
+from watchbill import compiled, look, process
+from watchbill.claims.hold import VERSION, HoldRecord
+from watchbill.clock import SystemClock
+from watchbill.compiled import Compiled
+from watchbill.engines.keeper import MARKER
+from watchbill.errors import Fixable
+from watchbill.home import Home
+from watchbill.host import host_id
+from watchbill.ids import new_id
+from watchbill.ledger import claims, db, evidence, firings, holds, meters, polls, reservations, steps
+from watchbill.ledger.db import Ledger
+from watchbill.ledger.holds import Hold
+from watchbill.outcomes import Ending
+from watchbill.process import Identity
+from watchbill.woken import Options
+
+KIND = "stop"
+#: So long a runner has, from its signal on: the engine's short ladder (4.5 s), keeping the work, settling, releasing.
+PATIENCE_S = 6.5
+#: Who passed its gates just before the hold was written is found within this.
+_SLIPPED_S = 1.0
+#: The ledger gets so long before the rest begins without it.
+LEDGER_S = 2.0
+#: From the first signal on; whoever is killed now is gone in milliseconds, unless he hangs in the kernel.
+_OVER_S = 9.0
+#: Giving back one claim may take so long, and all of them together.
+_RELEASE_S, _RELEASES_S = 20.0, 60.0
+_LOOK_S = 0.05
+
+Say = Callable[[str], None]
+
+
+class Order(NamedTuple):
+    """What a person said."""
+
+    reason: str
+    author: str
+    since: int  # UTC epoch seconds
+    until: int | None  # None: until somebody resumes
+
+
+class Live(NamedTuple):
+    """A firing that runs."""
+
+    agent: str
+    firing: str | None  # None: it has not begun its row, or the ledger cannot be read
+    issue: str | None  # acme/api#41
+    who: Identity
+    step: str | None
+    since: int | None
+    spent_micro: int | None  # None: not known yet
+
+
+class Became(NamedTuple):
+    """What the stop made of one firing."""
+
+    agent: str
+    firing: str | None
+    issue: str | None
+    pid: int
+    pids: tuple[int, ...]  # it and everything below it, when it was told to end
+    how: str  # ended by itself | killed | still runs
+    seconds: float  # from its signal until nothing of it was there
+    outcome: str | None  # of its row
+    cost_micro: int | None
+    basis: str | None
+    billed: bool  # its row has ended, and nothing is reserved for it any more
+    claim: str  # "-" for none; released to retry | released to human | published: .. | not released: ..
+    kept: str | None  # where its unpublished work is; None: there was none
+    left: tuple[int, ...]  # of `pids`, those that are still there
+
+
+class Stopped(NamedTuple):
+    """A stop that was carried out."""
+
+    problem: Fixable | None  # why there is no hold, or nothing could be written down
+    firings: tuple[Became, ...]
+    left: tuple[int, ...]  # pids that are still there
+    seconds: float  # from the first signal until nothing ran
+
+    @property
+    def proven(self) -> bool:
+        """Nothing runs, and everything is billed."""
+        return self.problem is None and not self.left and all(one.billed for one in self.firings)
+
+
+class _Told(NamedTuple):
+    """Somebody who was told to end."""
+
+    live: Live
+    at: float  # monotonic seconds
+    tree: tuple[Identity, ...]  # it and everything below it, then
+
+
+def everything(home: Home, order: Order, roster: Compiled | None, say: Say, book: Book) -> Stopped:
+    """End all that runs, on record. `book` has written the hold, or is still trying to."""
+    ending = _Ending(home, book, say)
+    ending.tell_and_wait()
+    killed = ending.kill()
+    left = ending.left()
+    book.finish()
+    said: dict[str, str] = {}
+    problem = book.problem
+    if problem is None:
+        try:
+            ledger = db.open_ledger(home.ledger)
+            try:
+                said = _put_on_record(home, ledger, order, roster, say)
+                return ending.report(killed, left, ledger, said, None)
+            finally:
+                ledger.close()
+        except Fixable as found:
+            problem = found
+    return ending.report(killed, left, None, said, problem)
+
+
+def roster_of(home: Home) -> Compiled | None:
+    """The roster as it stands, else the last that compiled: a stop needs to know where to tell of it, and no more."""
+    known = compiled.load(home.roster)
+    if known is not None and known.sources == compiled.source_facts(home.root):
+        return known
+    from watchbill.roster import read_roster  # third-party: only when an edit was not compiled yet
+
+    try:
+        return read_roster(home.root)
+    except Fixable:
+        return known
+
+
+# The hold
+
+
+class Book:
+    """The ledger of this host, in a thread of its own: who lives, the hold, and who lives once it stands."""
+
+    def __init__(self, home: Home, order: Order | None, roster: Compiled | None = None) -> None:
+        """`order` None: only look."""
+        self.live: tuple[Live, ...] = ()
+        self.problem: Fixable | None = None
+        self.order = order  # as it stands: of an earlier stop, where that one lasts longer
+        self._home, self._roster = home, roster
+        self._done = threading.Event()
+        self._begin()
+
+    def wait(self, seconds: float | None = LEDGER_S) -> bool:
+        """Until the hold stands, or cannot be written; False when that takes longer."""
+        return self._done.wait(seconds)
+
+    def finish(self) -> None:
+        """The same after everything was ended: who kept the ledger locked may be gone now."""
+        self._done.wait()
+        if self.problem is not None:
+            self._done.clear()
+            self._begin()
+            self._done.wait()
+
+    def _begin(self) -> None:
+        # A daemon: a ledger that answers never does not keep the stop from ending.
+        threading.Thread(target=self._write, name="hold", daemon=True).start()
+
+    def _write(self) -> None:
+        try:
+            self.problem = None
+            ledger = db.open_ledger(self._home.ledger)
+            try:
+                host = host_id(self._home.host)
+                self.live = living(ledger, host)
+                if self.order is not None:
+                    self.order = hold(ledger, self.order)
+                    self.live = living(ledger, host)
+                    self._bury_the_dead(ledger, host)
+            finally:
+                ledger.close()
+        except Fixable as problem:
+            self.problem = problem
+        except Exception as problem:  # whatever it is, it must not pass for a hold
+            what = f"the ledger of {self._home.root}: {type(problem).__name__}: {problem}"
+            self.problem = Fixable("WB-STOP-01", what, outcome="needs_human")
+        finally:
+            self._done.set()
+
+    def _bury_the_dead(self, ledger: Ledger, host: str) -> None:
+        """Who died before this stop did not die of it."""
+        if all(look.alive(row) for row in firings.live(ledger, host)):
+            return
+        from watchbill import settle
+
+        settle.bury(ledger, self._home, host, self._roster, int(SystemClock().now()))
+
+
+class Word:
+    """Telling the other hosts, in a thread: nothing here waits for a repository."""
+
+    def __init__(self, home: Home, book: Book, roster: Compiled | None) -> None:
+        """`book`: what it has written is what is told, if it could be written soon."""
+        self._told: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._tell, args=(home, book, roster), name="word")
+        self._thread.start()
+
+    def told(self) -> dict[str, str]:
+        """Repository -> "" when every host can read it there, else why not; waits for it, some seconds at most."""
+        self._thread.join()
+        return self._told
+
+    def _tell(self, home: Home, book: Book, roster: Compiled | None) -> None:
+        book.wait()
+        order = book.order
+        if roster is None or not roster.agents or order is None:
+            return
+        from watchbill import elsewhere
+        from watchbill.ports import Ports
+
+        nobody: Any = None  # its ledger is for what is paced, and a stop is not
+        ports = Ports(home, roster.fleet, next(iter(roster.agents.values())), SystemClock(), nobody)
+        record = HoldRecord(VERSION, KIND, order.reason, order.author, host_id(home.host), order.since, order.until,
+                            os.urandom(8).hex())  # fmt: skip
+        try:
+            self._told = elsewhere.announce(ports, record)
+        except Exception as problem:  # words to others are not what a stop fails for
+            why = f"{type(problem).__name__}: {problem}"
+            self._told = dict.fromkeys(roster.fleet.repos, why)
+
+
+def hold(ledger: Ledger, order: Order) -> Order:
+    """Hold the fleet, durably; the stop that stands, also an earlier one that lasts as long."""
+    with ledger.transaction(durable=True):
+        for other in holds.standing(ledger, order.since):
+            lasts = other.until is None or (order.until is not None and other.until >= order.until)
+            if (other.scope, other.kind) == ("fleet", KIND) and lasts:
+                return Order(other.reason, other.author, other.since, other.until)
+        holds.add(ledger, Hold(0, "fleet", "", KIND, order.reason, order.author, order.since, order.until))
+    return order
+
+
+def living(ledger: Ledger, host: str) -> tuple[Live, ...]:
+    """The firings of this host whose process runs, by the ledger."""
+    return tuple(_live(ledger, row) for row in firings.live(ledger, host) if look.alive(row))
+
+
+def _live(ledger: Ledger, row: firings.Firing) -> Live:
+    where, meter = steps.of_firing(ledger, row.id), meters.get(ledger, row.id)
+    return Live(
+        agent=row.agent,
+        firing=row.id,
+        issue=_issue(row),
+        who=Identity(row.pid, row.pid_started, row.boot),
+        step=where[-1].name if where else None,
+        since=row.started,
+        spent_micro=meter.cost_micro if meter else None,
+    )
+
+
+def _issue(row: firings.Firing) -> str | None:
+    return f"{row.repo}#{row.number}" if row.number else None
+
+
+def runners(home: Home) -> Iterator[Live]:
+    """Who holds an agent's lock, as every firing past its gates does: by the kernel, whatever the ledger says."""
+    for name in sorted(os.listdir(home.locks)) if os.path.isdir(home.locks) else []:
+        agent, dot, kind = name.rpartition(".")
+        if not dot or kind != "lock" or agent == "host":
+            continue
+        for pid in process.holders(os.path.join(home.locks, name)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if pid != os.getpid():
+                    yield Live(agent, None, None, process.identity(pid), None, None, None)
+
+
+# Ending what runs
+
+
+class _Ending:
+    """Who was told to end, and what is left of them."""
+
+    def __init__(self, home: Home, book: Book, say: Say) -> None:
+        self._home, self._book, self._say = home, book, say
+        self._told: dict[Identity, _Told] = {}
+        self._gone: dict[Identity, float] = {}
+        self._began = time.monotonic()
+
+    def tell_and_wait(self) -> None:
+        """SIGTERM to each, once; until all are gone, or their time is over."""
+        said: list[str] = []
+        while True:
+            new = self._tell()
+            running = self._running()
+            words = [f"{told.live.agent} (pid {told.live.who.pid})" for told in running]
+            if words and words != said:
+                self._say(f"waiting for {', '.join(words)} ...")
+            said = words
+            spent_s = time.monotonic() - self._began
+            if spent_s > PATIENCE_S or (not new and not running and spent_s > _SLIPPED_S):
+                return
+            time.sleep(_LOOK_S)
+
+    def _tell(self) -> list[_Told]:
+        """Tell whoever is there and was not told yet."""
+        new = []
+        for live in (*self._book.live, *runners(self._home)):
+            if live.who in self._told:
+                known = self._told[live.who]
+                if known.live.firing is None and live.firing is not None:
+                    self._told[live.who] = known._replace(live=live)
+                continue
+            if not process.alive(live.who):
+                continue
+            tree = tuple(_identities([live.who.pid, *process.descendants(live.who.pid)]))
+            process.tell(live.who, signal.SIGTERM)
+            self._told[live.who] = _Told(live, time.monotonic(), tree)
+            new.append(self._told[live.who])
+        return new
+
+    def _running(self) -> list[_Told]:
+        now, found = time.monotonic(), []
+        for who, told in self._told.items():
+            if who in self._gone:
+                continue
+            if any(process.alive(one) for one in told.tree):
+                found.append(told)
+            else:
+                self._gone[who] = now
+        return found
+
+    def kill(self) -> set[Identity]:
+        """Whoever had its time, with everything below it; then what carries the mark of a firing of this home.
+
+        Who comes only now has passed its gates before the hold, owns nothing, and is killed without being asked.
+        """
+        killed: set[Identity] = set()
+        empty = 0
+        while empty < 3 and time.monotonic() - self._began < _OVER_S:
+            self._tell()
+            running = self._running()
+            for told in running:
+                if process.alive(told.live.who):
+                    self._say(f"killing {told.live.agent} (pid {told.live.who.pid}) and what it started")
+                    process.end_tree(told.live.who)
+                    killed.add(told.live.who)
+            self._running()
+            marked = self._marked()
+            process.end(marked, 0.5, self._is_marked)
+            rest = [one.pid for told in self._told.values() for one in told.tree if process.alive(one)]
+            process.end(rest, 0.5)
+            empty = 0 if running or marked or rest else empty + 1
+        return killed
+
+    def _marked(self) -> list[int]:
+        """What carries the mark of a firing of this home."""
+        ids = self._ids()
+        return [pid for pid, id in process.marks(MARKER).items() if id in ids]
+
+    def _is_marked(self, pid: int) -> bool:
+        return any(process.is_marked(pid, MARKER, id) for id in self._ids())
+
+    def _ids(self) -> set[str]:
+        """Of those told to end, and of all that have a worktree."""
+        ids = {told.live.firing for told in self._told.values() if told.live.firing}
+        with contextlib.suppress(OSError):
+            ids.update(os.listdir(self._home.worktrees))
+        return ids
+
+    def left(self) -> tuple[int, ...]:
+        """Pids that are still there."""
+        trees = (one for told in self._told.values() for one in told.tree)
+        return tuple(sorted({one.pid for one in trees if process.alive(one)} | set(self._marked())))
+
+    def report(
+        self,
+        killed: set[Identity],
+        left: tuple[int, ...],
+        ledger: Ledger | None,
+        said: dict[str, str],
+        problem: Fixable | None,
+    ) -> Stopped:
+        """What became of each; `said`: firing -> why its claim could not be given back."""
+        rows = [self._became(told, killed, ledger, said) for told in self._told.values()]
+        gone = max(self._gone.values(), default=self._began)
+        return Stopped(problem, tuple(rows), left, gone - self._began)
+
+    def _became(self, told: _Told, killed: set[Identity], ledger: Ledger | None, said: dict[str, str]) -> Became:
+        live, who = told.live, told.live.who
+        how = "still runs" if process.alive(who) else "killed" if who in killed else "ended by itself"
+        row = _row_of(ledger, live) if ledger else None
+        was = Became(
+            agent=live.agent, firing=live.firing, issue=live.issue, pid=who.pid,
+            pids=tuple(one.pid for one in told.tree), how=how, seconds=self._gone.get(who, time.monotonic()) - told.at,
+            outcome=None, cost_micro=None, basis=None, billed=ledger is not None and live.firing is None, claim="-",
+            kept=None, left=tuple(one.pid for one in told.tree if process.alive(one)),
+        )  # fmt: skip
+        if ledger is None or row is None:
+            return was  # with a ledger: it ended before it began, and neither owned nor owed anything
+        return was._replace(
+            firing=row.id, issue=_issue(row), outcome=row.outcome, cost_micro=row.cost_micro, basis=row.cost_basis,
+            billed=row.ended is not None and not reservations.open_of(ledger, row.id),
+            claim=_claim(ledger, row.id, said.get(row.id, "")), kept=_kept(self._home, ledger, row.id),
+        )  # fmt: skip
+
+
+def _identities(pids: list[int]) -> Iterator[Identity]:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            yield process.identity(pid)
+
+
+def _row_of(ledger: Ledger, live: Live) -> firings.Firing | None:
+    if live.firing is not None:
+        return firings.get(ledger, live.firing)
+    rows = firings.of_agent(ledger, live.agent, 3)
+    return next((row for row in rows if Identity(row.pid, row.pid_started, row.boot) == live.who), None)
+
+
+# On record
+
+
+def _put_on_record(home: Home, ledger: Ledger, order: Order, roster: Compiled | None, say: Say) -> dict[str, str]:
+    """Bill the dead, and give back what they owned; firing -> why that could not be done now.
+
+    Each claim has its own time, and a repository that did not answer once is not asked again: giving back can wait, the
+    next firing after the stop does it too.
+    """
+    from watchbill import settle  # third-party from here on: those who run have been told, or are gone
+
+    host, clock = host_id(home.host), SystemClock()
+    words = f"ended by `watchbill stop --now` of {order.author}: {order.reason}"
+    settle.bury(ledger, home, host, roster, int(clock.now()), Ending("cancelled", words, "stopped"))
+    silent: dict[str, str] = {}
+    said: dict[str, str] = {}
+    until = time.monotonic() + _RELEASES_S
+    for owned in claims.live(ledger, host):
+        if not look.is_over(ledger, owned):
+            continue
+        why = silent.get(owned.repo)
+        if why is None and time.monotonic() < until:
+            say(f"giving back {owned.repo}#{owned.number} ...")
+            why = _give_back(home, ledger, roster, owned)
+            if why == _SILENT:
+                silent[owned.repo] = why
+        said[owned.firing] = why if why is not None else "no time was left for it"
+    return said
+
+
+_SILENT = f"no answer in {_RELEASE_S:.0f} s"
+
+
+def _give_back(home: Home, ledger: Ledger, roster: Compiled | None, owned: claims.Claim) -> str:
+    """Repair what a dead firing owned; "" or why it could not be."""
+    from watchbill import settle
+    from watchbill.ledger.firings import Firing as Row
+    from watchbill.ports import Ports
+
+    if roster is None or owned.repo not in roster.fleet.repos:
+        return "no roster says where its repository is"
+    dead = firings.get(ledger, owned.firing)
+    agent = roster.agents.get(dead.agent if dead else "") or next(iter(roster.agents.values()))
+    clock, me = SystemClock(), process.me()
+    now = int(clock.now())
+    row = Row(new_id(now), agent.name, agent.role, owned.host, me.boot, me.pid, me.started, None, now)
+    ports = Ports(home, roster.fleet, agent, clock, ledger)
+    f = _session()(row, agent, roster, ports, Options(agent.name), now * 1000)
+    try:
+        with _deadline(_RELEASE_S):
+            settle.the_dead(f, only=owned.firing)
+    except _Late:
+        return _SILENT
+    finally:
+        ports.close()
+        with ledger.transaction():
+            polls.give_back_all(ledger, f.id)  # its turn to repair this claim, however it went
+    still = claims.of_firing(ledger, owned.firing)
+    return "" if still is None or still.state not in ("intended", "won") else (f.why or "it was not released")
+
+
+def _session() -> Any:
+    """A firing's session without a row, that remembers why something could not be done."""
+    from watchbill.live import Firing
+
+    class Session(Firing):
+        why = ""
+
+        def note(self, text: str, **facts: Any) -> None:
+            self.why = " ".join(str(facts.get("error") or facts.get("reason") or self.why).split())[:200]
+            super().note(text, **facts)
+
+    return Session
+
+
+class _Late(BaseException):
+    """Its time is over. No Exception: nobody on the way takes it for an outage and goes on."""
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Raises _Late, in whatever the main thread is waiting for."""
+
+    def over(_number: int, _frame: FrameType | None) -> None:
+        raise _Late
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _claim(ledger: Ledger, firing: str, why: str) -> str:
+    owned = claims.of_firing(ledger, firing)
+    if owned is None:
+        return "-"
+    if owned.state in ("intended", "won"):
+        if owned.record == "published":
+            return "published: its pull request is opened after the stop"
+        return f"not released: {why or 'not yet'}"
+    return owned.record if owned.state == "ended" else owned.state
+
+
+def _kept(home: Home, ledger: Ledger, firing: str) -> str | None:
+    for record in evidence.of_firing(ledger, firing):
+        if record.kind == "kept":
+            return str(record.summary["ref"])
+    place = os.path.join(home.worktrees, firing)
+    return place if os.path.isdir(place) else None

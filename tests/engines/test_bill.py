@@ -1,0 +1,98 @@
+"""What a run is charged, also when nobody saw it end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.engines import OUTSIDER, TARIFF
+from watchbill.engines import bill, command, scripted
+from watchbill.engines.base import Tokens, Usage
+from watchbill.engines.bill import Bill, Priced
+
+A_REQUEST = TARIFF._replace(request_micro=1_000, reserved_micro=900_000)
+
+
+def log(root: Path, *lines: object, end: str = "\n") -> str:
+    path = root / "engine.log"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + end)
+    return str(path)
+
+
+def usage(**figures: object) -> dict[str, object]:
+    return {"type": "usage", **figures}
+
+
+def test_a_killed_run_is_billed_by_its_stream_and_one_request_more(tmp_path: Path) -> None:
+    path = log(tmp_path, usage(cost_usd=0.2), "noise", usage(input_tokens=50), '{"type": "usage", "cost_us', end="")
+    found, heard = bill.of_the_dead(command, path, str(tmp_path), None, A_REQUEST)
+    assert found == Bill(200_000 + 50 + 1_000, "stream")
+    assert heard.turns == 2
+
+
+def test_a_killed_run_is_billed_by_its_transcript_when_that_says_more(tmp_path: Path) -> None:
+    (tmp_path / "transcript").write_text("300000\n300000\n30")  # killed while it wrote
+    path = log(tmp_path, usage(cost_usd=0.2))
+    found, heard = bill.of_the_dead(OUTSIDER, path, str(tmp_path), None, A_REQUEST)
+    assert found == Bill(600_030 + 1_000, "transcript")
+    assert heard.tokens == 600_030
+
+
+def test_a_transcript_that_makes_no_sense_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "transcript").write_text("30x\n")
+    path = log(tmp_path, usage(cost_usd=0.2))
+    assert bill.of_the_dead(OUTSIDER, path, str(tmp_path), None, A_REQUEST)[0] == Bill(201_000, "stream")
+
+
+def test_what_the_ledger_knew_counts_when_the_log_is_gone(tmp_path: Path) -> None:
+    found, _ = bill.of_the_dead(command, str(tmp_path / "gone"), str(tmp_path), Bill(70, "engine"), A_REQUEST)
+    assert found == Bill(1_070, "stream")
+
+
+def test_nothing_measured_is_nothing_said(tmp_path: Path) -> None:
+    """The caller then charges all that was reserved."""
+    assert bill.of_the_dead(command, log(tmp_path, "hello"), str(tmp_path), None, A_REQUEST) == (None, Usage())
+    assert bill.of_the_dead(scripted, str(tmp_path / "gone"), str(tmp_path), None, A_REQUEST) == (None, Usage())
+
+
+def test_one_unknown_model_marks_the_whole(tmp_path: Path) -> None:  # noqa: ARG001
+    used = Usage(30, 0, 2, None, (("known", Tokens(10)), ("unknown", Tokens(20))))
+    tariff = TARIFF._replace(price=lambda model, tokens: Priced(tokens.input, model == "known"))
+    assert bill.so_far(used, tariff) == Bill(30, "ceiling")
+    assert bill.so_far(Usage(0, 0, 1, None), tariff) is None
+
+
+@given(
+    cost=st.none() | st.integers(0, 10**12),
+    tokens=st.integers(0, 10**9),
+    reserved=st.integers(0, 10**12),
+    policy=st.sampled_from(["deny", "charge-reservation", "allow-and-alert"]),
+    cut_short=st.booleans(),
+)
+def test_no_run_is_free_because_it_could_not_be_measured(
+    cost: int | None, tokens: int, reserved: int, policy: str, cut_short: bool
+) -> None:
+    """Whatever it said: at least that much; having said nothing, all that was reserved, unless the operator says so."""
+    used = Usage(tokens, 0, 1, cost, ((None, Tokens(tokens)),) if tokens else ())
+    tariff = TARIFF._replace(reserved_micro=reserved, unmeasured=policy)
+    charged = bill.final(command, used, tariff, cut_short=cut_short)
+    if used.measured:
+        assert charged.micro >= (cost or 0) + tokens
+    elif policy != "allow-and-alert":
+        assert charged.micro == reserved
+    else:
+        assert charged == Bill(0, "unmeasured")
+
+
+@pytest.mark.parametrize("wild", ["x" * 300, 7, None, ["a"]])
+def test_a_program_that_names_models_without_end_has_sixteen(wild: object) -> None:
+    sums: tuple[tuple[str | None, Tokens], ...] = ()
+    for n in range(100):
+        sums = command.with_tokens(sums, f"m{n}", Tokens(1, 2, 3, 4))
+    sums = command.with_tokens(sums, wild, Tokens(1))
+    assert len(sums) <= 17
+    assert sum(tokens.input for _, tokens in sums) == 101
