@@ -44,6 +44,14 @@ def of(f: Firing) -> Charge:
     return of_the_dead(f.ledger, f.ports.home, row, f.roster) if row else _NOT_STARTED
 
 
+def of_the_unknown(ledger: Ledger, home: Home, row: firings.Firing, roster: Compiled | None) -> Charge:
+    """Of a firing that may live on for all we know, under another id of this host: all that it may still spend."""
+    charge, held = of_the_dead(ledger, home, row, roster), _reserved(ledger, row.id)
+    if charge == _NOT_STARTED:
+        return charge
+    return Charge({unit: max(amount, held.get(unit, 0)) for unit, amount in charge.used.items()}, charge.basis)
+
+
 def of_the_dead(ledger: Ledger, home: Home, row: firings.Firing, roster: Compiled | None) -> Charge:
     """Of a firing whose process is gone: by its stream so far, its transcript, or its reservation."""
     held = _reserved(ledger, row.id)
@@ -66,7 +74,9 @@ def of_the_dead(ledger: Ledger, home: Home, row: firings.Firing, roster: Compile
         usage = max((usage, heard), key=lambda one: one.tokens)
     except Fixable:
         pass  # an engine that is not here any more
-    return _in_every_unit(ledger, row.id, found or Bill(held.get("usd", 0), "reservation"), usage)
+    anything = any(held.get(unit) for unit in ("usd", "tokens", "turns"))
+    assumed = Bill(held.get("usd", 0), "reservation" if anything else "unmeasured")
+    return _in_every_unit(ledger, row.id, found or assumed, usage)
 
 
 def _whole(held: Mapping[str, int]) -> Charge:
@@ -79,7 +89,7 @@ def _tariff(roster: Compiled | None, row: firings.Firing, headroom_micro: int, r
     use = _use(roster, row)
     request_micro = headroom_micro if use is None or use.request_micro is None else use.request_micro
     return Tariff(
-        lambda model, tokens: prices.price(model, tokens, table), row.model, request_micro, reserved_micro, "deny"
+        lambda model, tokens: prices.price(model, tokens, table), row.model, request_micro, reserved_micro, True, "deny"
     )
 
 

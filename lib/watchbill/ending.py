@@ -19,9 +19,11 @@ from watchbill.outcomes import Ended, Ending
 def nothing_taken(f: Firing, seen: Sight) -> Ended:
     """The end of a firing that saw candidates, or none, and owns nothing."""
     lost = [d for d in f.decided if d.verdict == "lost" and d.step in ("examine", "reserve", "claim")]
-    refused = [d for d in f.decided if d.verdict == "skip" and d.step == "examine"]
+    refused = [d for d in f.decided if d.verdict in ("skip", "refuse") and d.step in ("examine", "reserve")]
     if lost:
         return Ended("lost", f"{lost[-1].subject}: {lost[-1].reason}", lost[-1].reason_id)
+    if refused and not seen.failures and all(d.reason_id.startswith("capped-") for d in refused):
+        return Ended("capped", refused[0].reason, refused[0].reason_id)
     if refused and not seen.failures:
         return Ended("idle", f"{refused[0].subject}: {refused[0].reason}", refused[0].reason_id)
     end = look.ending_of(f.agent, seen)

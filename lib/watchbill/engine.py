@@ -59,6 +59,8 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
         tariff(f),
     )
     f.result = result
+    if result.basis == "unmeasured" and any(cap.scope == "firing" for cap in f.agent.caps):
+        f.alert("nobody can say what this run cost; it is counted as nothing, as `unmeasured` in fleet.toml says")
     charged = Bill(result.cost_micro, result.basis)
     _listen(f, Heard(result.usage, charged, result.verdict == "ok", result.windows), final=True)
     mute = result.basis == "reservation" and result.stopped_by is None and result.verdict in _OF_ITSELF
@@ -144,6 +146,7 @@ def tariff(f: Firing) -> Tariff:
         model=f.use.model if f.use else None,
         request_micro=request_micro,
         reserved_micro=money.worst_case(f.agent.caps, request_micro).get("usd", 0),
+        capped=any(cap.scope == "firing" for cap in f.agent.caps),
         unmeasured=f.fleet.unmeasured,
     )
 

@@ -6,7 +6,7 @@ that already exist for its branch.
 
 from __future__ import annotations
 
-from watchbill import admit, elsewhere, ending, foreign, mend, poll
+from watchbill import admit, elsewhere, ending, foreign, mend, poll, reserve
 from watchbill.claims import rules
 from watchbill.claims.refs import Seen
 from watchbill.compiled import Repo
@@ -75,6 +75,9 @@ def terms(f: Firing, listed: Listed) -> Target:
             raise Not("pull-request-open", f"pull request #{pull.number} for it is open")
     admitted, left_out = _admitted(f, listed.repo, issue)
     attempt = _tried(f, listed, issue, seen) + 1
+    refusal = reserve.used_up(f, repo, listed.repo_id, issue.number, _spent(seen))
+    if refusal is not None:
+        raise Not(refusal.reason_id, refusal.reason)
     if attempt > rules.MOST_TRIES:
         raise Not("tries-spent", f"its {rules.MOST_TRIES} tries are made; the sweep hands it to a person")
     default_branch = poll.facts(f, listed.repo).default_branch
@@ -102,6 +105,11 @@ def terms(f: Firing, listed: Listed) -> Target:
         wip_tip=seen.wip_tip,
         fixes_base=f.fleet.labels.fixes_base in issue.labels,
     )
+
+
+def _spent(seen: Seen) -> int:
+    """What all hosts together spent on the issue, by its claim's record: micro-dollars."""
+    return seen.record.spent if isinstance(seen.record, rules.ClaimRecord) else 0
 
 
 def _read(f: Firing, listed: Listed) -> Issue:

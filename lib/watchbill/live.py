@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -134,6 +134,7 @@ class Firing:
         self.engine_started = False
         self.meter: Meter | None = None  # as last written down
         self.windows: tuple[Filled, ...] = ()  # as last written down
+        self.used: Mapping[str, int] = {}  # what is settled by unit, once known and until it is on record
         self.canary_of: tuple[int, ...] = ()  # ids of the holds that this firing tries out for all others
         self.published = False  # the work is on its branch: from here on it is rolled forward, never back
         self.end_reason = ""
@@ -270,6 +271,11 @@ class Firing:
         self.note(text)
         if sys.stderr.isatty():
             print(f"  {self.agent.name}: {self.redact(text)}", file=sys.stderr, flush=True)
+
+    def alert(self, text: str) -> None:
+        """A line in the log and on stderr, for whoever reads what a timer's firing says."""
+        self.note(text)
+        print(f"{self.agent.name}: {self.redact(text)}", file=sys.stderr, flush=True)
 
     def redact(self, text: str) -> str:
         """The text without what looks like a secret, and without the credentials that this process holds."""

@@ -21,6 +21,9 @@ from watchbill.ledger.firings import Firing
 from watchbill.ledger.polls import Poll
 from watchbill.outcomes import DIED, Ending
 
+#: No back-off is longer.
+_LONGEST_REST_S = 6 * 3600
+
 
 class Listed(NamedTuple):
     """An issue as the shared poll has it: a hint, never a fact to decide on."""
@@ -179,7 +182,7 @@ def judge(
             record=last.record,
         )
     tried = attempts.get(ledger, agent.role, f"{issue.repo_id}#{issue.number}", issue.digest)
-    if tried.next_at > now:
+    if now < tried.next_at <= now + _LONGEST_REST_S:  # later, a clock was ahead
         return skip(
             "backing-off",
             f"tried {'once' if tried.tries == 1 else f'{tried.tries} times'}; again at {moment(tried.next_at)}",

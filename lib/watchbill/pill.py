@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from watchbill import holds
+from watchbill.gates import capped, snapshot
 from watchbill.ledger import holds as rows
 from watchbill.ledger.db import Ledger
 from watchbill.ledger.holds import Hold
@@ -43,7 +44,8 @@ def swallow(ledger: Ledger, limit: Limit, author: str, now: int) -> int:
     with ledger.transaction(durable=True):
         known = rows.healing(ledger, limit.scope, limit.subject, limit.kind)
         again = known is not None and (known.until or 0) <= now  # hit again after its end: by the canary
-        strikes = (known.strikes if known else 0) + (1 if again or known is None else 0)
+        before = known.strikes if known else rows.healed_lately(ledger, limit.scope, limit.subject, limit.kind, now)
+        strikes = before + (1 if again or known is None else 0)
         until = end_of(limit, strikes, now)
         rows.heal_or_lengthen(
             ledger,
@@ -72,9 +74,10 @@ def go_first(f: Firing) -> None:
     missed = _try_first(f)
     if missed is None:
         return
-    others = [use for use in f.agent.uses if use != f.use] if missed.scope in ("account", "engine", "model") else []
-    for use in others:
-        f.ports.use = use
+    seen = snapshot.take(f.ledger, f.ports.home, f.agent, f.fleet, f.row.host, f.ports.clock)
+    other = capped.usable(f.agent, seen)
+    if other is not None and other != f.use:
+        f.ports.use = other
         if f.held(beginning=True) is None and _try_first(f) is None:
             return
     raise Ended("held", f"{holds.said(missed)}; another firing tries it first", holds.reason_id(missed))
@@ -122,6 +125,7 @@ def answered(f: Firing, scopes: frozenset[str]) -> None:
         return
     with f.ledger.transaction(durable=True):
         for id in healed:
-            rows.heal(f.ledger, id, f.id, f.now, f.now + holds.EASE_S)
+            alone = standing[id].scope == "agent"  # nobody else waits for a turn
+            rows.heal(f.ledger, id, f.id, f.now, f.now + (0 if alone else holds.EASE_S))
     f.canary_of = tuple(id for id in f.canary_of if id not in healed)
     f.note("what was limited answers again", holds=healed)

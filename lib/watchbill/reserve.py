@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from watchbill import effects, money
 from watchbill.claims.record import VERSION, ClaimRecord
-from watchbill.compiled import Cap
+from watchbill.compiled import Cap, Repo
 from watchbill.gates import capped
+from watchbill.gates.snapshot import Refusal
 from watchbill.ledger import claims, firings, polls, reservations
 from watchbill.ledger.db import Refused
 from watchbill.ledger.decisions import Decision
@@ -33,13 +34,6 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
     """None: another firing of this host has it. Raises Ended (capped, held)."""
     record, worst = first_record(f, target), money.worst_case(f.agent.caps, f.ports.headroom_micro)
     intended = f.ports.claim_refs(target.repo).write(record, parent=target.tip, head=None)
-    if f.options.dry_run:
-        raise Ended(
-            "idle",
-            f"dry run: would claim {target.repo.full_name}#{target.issue.number}"
-            f" as generation {target.generation}, attempt {target.attempt}; nothing was changed",
-            "dry-run",
-        )
     try:
         with f.ledger.transaction(durable=True):
             effects.allowed(f, target)
@@ -63,6 +57,8 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
                 target.generation,
             )
             reservations.reserve(f.ledger, subjects(f, target), worst, caps(f, target), f.now)
+            if f.options.dry_run:
+                raise _rehearsed(target)  # and all of this is rolled back
             polls.give_back_all(f.ledger, f.id)  # the claim row says from now on whose it is
     except AboveCap as above:
         end = _capped(f, target, above)
@@ -79,6 +75,35 @@ def worst_case(f: Firing, target: Target) -> Reserved | None:
         )
         return None
     return Reserved(target, record, intended)
+
+
+def _rehearsed(target: Target) -> Ended:
+    return Ended(
+        "idle",
+        f"dry run: would claim {target.repo.full_name}#{target.issue.number}"
+        f" as generation {target.generation}, attempt {target.attempt}; nothing was changed",
+        "dry-run",
+    )
+
+
+def used_up(f: Firing, repo: Repo, repo_id: int, number: int, spent_micro: int) -> Refusal | None:
+    """Whether an issue has had its share: none of its caps has room for one more firing of this agent.
+
+    `spent_micro`: what its claim's record says, of all hosts. What this firing itself used and did not settle yet
+    counts; what is reserved at the moment does not, for it may come back.
+    """
+    worst = money.worst_case(f.agent.caps, f.ports.headroom_micro)
+    subject = f"{repo_id}#{number}"
+    for cap in f.fleet.caps:
+        if cap.scope != "issue":
+            continue
+        settled = reservations.spent(f.ledger, "issue", subject, "", cap.unit).settled + f.used.get(cap.unit, 0)
+        if cap.unit == "usd":
+            settled = max(settled, spent_micro)
+        standing = money.Standing(cap, f"{repo.full_name}#{number}", "", settled, 0)
+        if money.above(standing, worst):
+            return capped.refusal(standing, worst.get(cap.unit, 0))
+    return None
 
 
 def first_record(f: Firing, target: Target) -> ClaimRecord:

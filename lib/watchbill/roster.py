@@ -407,7 +407,7 @@ def _uses(engine: Mapping[str, Any], model: str | None, fleet: Fleet | None) -> 
         found.append(
             Use(
                 name,
-                _account(name, options),
+                _account(name, own, shared.get(name, {})),
                 (None if model == "inherit" else model) or theirs if own else theirs,
                 _valid(values.share_ppm, options.get("max_utilisation")),
                 _valid(values.dollars, options.get("request_usd")),
@@ -424,14 +424,21 @@ def _valid(read: Callable[[object], int], value: object) -> int | None:
         return None
 
 
-def _account(name: str, options: Mapping[str, Any]) -> str:
-    """Whose quota it draws on: what one of these hits, all of them have hit."""
-    for known in (options.get("account"), options.get("key")):
-        if isinstance(known, str) and known:
-            return known
-    argv = options.get("argv")
-    program = argv[0] if name == "command" and isinstance(argv, list) and argv else None
-    return f"{name}:{os.path.basename(str(program))}" if program else name
+#: Programs that run another: its name says more.
+_RUNNERS = re.compile(r"(?:python|node|bun|deno|ruby|perl|php)[0-9.]*|(?:ba|da|z|k)?sh|env|npx|uvx?|pnpm|npm|yarn")
+
+
+def _account(name: str, own: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    """Whose quota it draws on: what one of these hits, all of them have hit. An agent's own word comes first."""
+    for options in (own, shared):
+        for known in (options.get("account"), options.get("key")):
+            if isinstance(known, str) and known:
+                return known
+    argv = own.get("argv", shared.get("argv"))
+    words = [os.path.basename(str(word)) for word in argv] if name == "command" and isinstance(argv, list) else []
+    if len(words) > 1 and _RUNNERS.fullmatch(words[0]) and not str(argv[1]).startswith("-"):
+        return f"{name}:{words[0]} {words[1]}"
+    return f"{name}:{words[0]}" if words else name
 
 
 def _schedule(source: Source, ours: _WatchbillMap) -> str:

@@ -163,7 +163,9 @@ def _check_caps(source: Source, agent: Agent, fleet: Fleet | None) -> None:
         elif firing[cap.unit] > cap.limit:
             most, limit = money.amount(cap.unit, firing[cap.unit]), money.amount(cap.unit, cap.limit)
             each = f" to each of {fleet.hosts} hosts" if fleet and fleet.hosts > 1 and cap.scope != "issue" else ""
-            what = f"{most} a firing is more than {name} allows{each} ({limit}): it could never fire"
+            request = max((use.request_micro or 0 for use in agent.uses), default=0) if cap.unit == "usd" else 0
+            more = f" (with one request of {money.usd(request)} more, request_usd)" if request else ""
+            what = f"{most} a firing{more} is more than {name} allows{each} ({limit}): it could never fire"
             source.add(("watchbill", "caps", f"firing_{cap.unit}"), what)
     for unit, names in missing.items():
         example = {"usd": "1.50", "tokens": "400000", "turns": "60"}[unit]

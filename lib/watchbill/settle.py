@@ -24,9 +24,11 @@ from watchbill import (
     process,
     projection,
     quota,
+    reserve,
     tidy,
     worktree,
 )
+from watchbill.billing import Charge
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move, Seen
@@ -34,6 +36,7 @@ from watchbill.compiled import Breaker, Compiled, Repo
 from watchbill.engines import keeper
 from watchbill.errors import Fixable
 from watchbill.forge.base import ForgeError
+from watchbill.gates.snapshot import Refusal
 from watchbill.git import GitError
 from watchbill.home import Home
 from watchbill.ledger import attempts, claims, firings, holds, polls, reservations, steps, streaks
@@ -67,7 +70,7 @@ def close(f: Firing, end: Ending) -> Ending:
     """Give back everything this firing owns and write down how it ended. Fails only when the ledger does."""
     f.end_reason = end.reason
     charge = billing.of(f)
-    f.settled = (charge.used["usd"], charge.basis)
+    f.settled, f.used = (charge.used["usd"], charge.basis), charge.used
     _keep_work(f)
     if f.kept:
         end = end._replace(reason=f"{end.reason} (kept: {f.kept})")
@@ -127,6 +130,8 @@ def _release(f: Firing, end: Ending) -> None:
             f.note("the work is published; the next firing of this host rolls it forward")
             return
         to = _release_to(f, f.claim.target, end)
+        if to == "retry" and (refusal := _used_up(f, f.claim)) is not None:
+            to, f.end_reason = "human", f"{f.end_reason}; {refusal.reason}"
         record = f.claim.record._replace(
             attempt=f.claim.record.attempt - (0 if f.counted else 1), spent=claim.spent(f, f.claim.record)
         )
@@ -140,6 +145,12 @@ def _release(f: Firing, end: Ending) -> None:
             claim.over(f)
     except _OUTSIDE as error:
         f.note("the claim could not be released; the next firing of this host does it", error=str(error))
+
+
+def _used_up(f: Firing, owned: Claim) -> Refusal | None:
+    """An issue that no firing may be spent on any more is a person's, who can raise its cap."""
+    target = owned.target
+    return reserve.used_up(f, target.repo, target.repo_id, target.issue.number, claim.spent(f, owned.record))
 
 
 def _put_by(f: Firing, owned: Claim, to: str, end: Ending) -> tuple[Move, ...]:
@@ -292,19 +303,18 @@ def bury(
         with ledger.transaction():
             claims.end(ledger, owned.firing, "superseded", owned.record, owned.tip, now)
     for row in firings.live_elsewhere(ledger, host):
-        _bury_one(ledger, home, row, roster, now, stopped)
+        _bury_one(ledger, row, billing.of_the_unknown(ledger, home, row, roster), roster, now, stopped)
     for row in firings.live(ledger, host):
         if look.alive(row):
             continue
         process.end_marked(keeper.MARKER, row.id)
-        _bury_one(ledger, home, row, roster, now, stopped)
+        _bury_one(ledger, row, billing.of_the_dead(ledger, home, row, roster), roster, now, stopped)
 
 
 def _bury_one(
-    ledger: Ledger, home: Home, row: firings.Firing, roster: Compiled | None, now: int, stopped: Ending | None
+    ledger: Ledger, row: firings.Firing, charge: Charge, roster: Compiled | None, now: int, stopped: Ending | None
 ) -> None:
     where = steps.of_firing(ledger, row.id)
-    charge = billing.of_the_dead(ledger, home, row, roster)
     with ledger.transaction(durable=True):
         reservations.settle(ledger, row.id, charge.used, charge.basis, now)
         if row.engine is None and charge.used["firings"]:

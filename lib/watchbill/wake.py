@@ -15,10 +15,12 @@ from watchbill.clock import SystemClock
 from watchbill.compiled import Agent, Compiled
 from watchbill.errors import Fixable
 from watchbill.gates import snapshot
+from watchbill.gates.snapshot import Refusal
 from watchbill.home import existing_home
 from watchbill.host import host_id
 from watchbill.ids import new_id
-from watchbill.ledger import db
+from watchbill.ledger import db, firings
+from watchbill.ledger.decisions import Decision
 from watchbill.ledger.firings import Firing
 from watchbill.outcomes import Ending
 from watchbill.woken import Options, Woken, refuse
@@ -50,7 +52,7 @@ def up(role: str | None, options: Options) -> int | Past | Broken:
     if roster is not None and (agent := roster.agents.get(options.agent)):
         # A pause of the agent or a stop needs no parsing; every other gate could say otherwise after the edit.
         bare = agent._replace(role="", uses=(), repos=(), engine={}, caps=())
-        refused = _gates(woken, roster._replace(fleet=roster.fleet._replace(caps=())), bare)
+        refused = _gates(woken, roster, agent, bare)
         if refused is not None:
             return refused
     try:
@@ -104,11 +106,27 @@ def _past_roster(role: str | None, woken: Woken, roster: Compiled) -> int | Past
     return Past(woken, roster, agent)
 
 
-def _gates(woken: Woken, roster: Compiled, agent: Agent) -> int | None:
-    """None when every gate let it pass."""
-    seen = snapshot.take(woken.ledger, woken.home, agent, roster.fleet, woken.row.host, woken.clock)
-    refusal, verdicts = gates.check(agent, seen)
+def _gates(woken: Woken, roster: Compiled, agent: Agent, asked: Agent | None = None) -> int | None:
+    """None when every gate let it pass. `asked`: what of the agent is known for sure."""
+    refusal, verdicts = _asked(woken, roster, asked or agent)
+    if refusal is not None and refusal.outcome == "capped" and refusal.numbers.get("reserved") and _some_died(woken):
+        from watchbill import settle  # what the dead reserved stands against the cap, and nobody else gets this far
+
+        settle.bury(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
+        refusal, verdicts = _asked(woken, roster, asked or agent)
     if refusal is None:
         return None
     woken = woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest))
     return refuse(woken, Ending(refusal.outcome, refusal.reason, refusal.reason_id), verdicts)
+
+
+def _asked(woken: Woken, roster: Compiled, agent: Agent) -> tuple[Refusal | None, list[Decision]]:
+    fleet = roster.fleet if agent.engine else roster.fleet._replace(caps=())
+    seen = snapshot.take(woken.ledger, woken.home, agent, fleet, woken.row.host, woken.clock)
+    return gates.check(agent, seen)
+
+
+def _some_died(woken: Woken) -> bool:
+    """Whether a firing of this host has a row without an end, and no process."""
+    rows = firings.live(woken.ledger, woken.row.host)
+    return any(not process.alive(process.Identity(row.pid, row.pid_started, row.boot)) for row in rows)

@@ -95,6 +95,7 @@ TARIFF = Tariff(
     model="a-model",
     request_micro=0,
     reserved_micro=0,
+    capped=True,
     unmeasured="charge-reservation",
 )
 
@@ -119,7 +120,8 @@ def run(
         listen(heard)
         return beat()
 
-    charged = TARIFF._replace(**{"reserved_micro": task.limits.cost_micro or 0, **tariff})
+    most = task.limits.cost_micro
+    charged = TARIFF._replace(**{"reserved_micro": most or 0, "capped": most is not None, **tariff})
     engine = ADAPTERS.get(adapter, OUTSIDER)
     return supervise.run(engine, task, isolation, a_jail(task), SystemClock(), asked, charged, ladder=ladder)
 

@@ -19,7 +19,7 @@ from watchbill.cli.pause import author
 from watchbill.clock import SystemClock
 from watchbill.compiled import Agent
 from watchbill.errors import Fixable
-from watchbill.ledger import holds
+from watchbill.ledger import holds, streaks
 from watchbill.ledger.holds import Hold
 from watchbill.outcomes import EXIT
 
@@ -71,12 +71,15 @@ def _one(args: argparse.Namespace, fleet: shared.Opened, standing: list[Hold], n
 def _lift(args: argparse.Namespace, fleet: shared.Opened, hold: Hold, now: int) -> None:
     name = whom.said(hold.scope, hold.subject)
     what = f"{hold.reason} ({hold.kind} by {hold.author})"
-    at_once = "; it is tried at once, by everybody, and not by one firing first" if hold.heals else ""
+    whoever = hold.heals and hold.scope != "agent"
+    at_once = "; it is tried at once, by everybody, and not by one firing first" if whoever else ""
     if args.dry_run:
         print(f"would lift: {name}: {what}{at_once}")
         return
     with fleet.ledger.transaction(durable=True):
         lifted = holds.lift(fleet.ledger, hold.id, author(), now)
+        if lifted and hold.kind == "breaker":
+            streaks.over(fleet.ledger, hold.scope, hold.subject)
     print(f"{name}: lifted: {what}{at_once}" if lifted else f"{name}: somebody else was first to lift: {what}")
 
 

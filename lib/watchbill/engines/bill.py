@@ -4,7 +4,7 @@ because it could not be measured; and every figure says how it came about.
 Bases: `engine` (its own figure), `priced` (tokens by a known price), `ceiling` (tokens of a model that nobody knows, at
 a price above all), `stream` and `transcript` (what a run that was cut short had said so far, or its files say, and one
 request more), `reservation` (nothing was said: all that was reserved), `unmeasured` (the same, where the operator
-allows that, or no dollars are capped), `free` (an engine that can spend nothing).
+allows that, or nothing is capped), `free` (an engine that can spend nothing).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Tariff(NamedTuple):
     model: str | None  # of tokens that name none
     request_micro: int  # the most that one request can cost: what may have been under way when a run was cut short
     reserved_micro: int  # what was set aside for the run
+    capped: bool  # in any unit
     unmeasured: str  # deny | charge-reservation | allow-and-alert
 
 
@@ -66,7 +67,7 @@ def final(engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool) -> B
     if measured is None:
         if engine.unmetered_basis == "free":
             return Bill(0, "free")
-        if tariff.unmeasured == "allow-and-alert" or not tariff.reserved_micro:
+        if tariff.unmeasured == "allow-and-alert" or not tariff.capped:
             return Bill(0, "unmeasured")
         return Bill(tariff.reserved_micro, "reservation")
     if cut_short and tariff.request_micro:

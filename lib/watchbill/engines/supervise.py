@@ -66,7 +66,8 @@ def run(
     """Run an engine for a task; `task.log` holds its raw stdout afterwards.
 
     The verdict is, in this order: what we stopped it for; the last trouble it reported in a structured event (the
-    latest reset time of several); its exit status and final event, by the engine's own account; else crash.
+    latest reset time of several), unless it was answered since and ended well; its exit status and final event, by the
+    engine's own account; else crash.
 
     What it costs is for `bill` to say. `beat` is asked about once a second, and told what was heard so far; where the
     engine keeps a transcript, what that says counts as heard.
@@ -239,17 +240,15 @@ class _Ear:
     def _used(self, usage: Usage) -> None:
         if usage != self.usage:
             self.usage = usage
-            self.answered = True
+            self.answered = self._recovered = True
 
     def _hear(self, line: bytes) -> None:
         event = self._engine.read(line, self.usage)
         if event is None:
             return
-        if event.usage is not None:
-            self._used(event.usage)
         if event.window is not None and (event.window.name in self._windows or len(self._windows) < _MOST_WINDOWS):
             self._windows[event.window.name] = event.window
-        if event.kind == "message" or (event.kind == "final" and event.ok):
+        if event.kind == "final" and event.ok:
             self.answered = True
         self.message = event.text[:_MESSAGE] or self.message
         self.working = event.kind != "final"
@@ -257,8 +256,8 @@ class _Ear:
             self.final = event
         elif event.kind in _TROUBLE:
             self.trouble, self._recovered = event.kind, False
-        elif event.kind in ("usage", "message"):
-            self._recovered = True
+        if event.usage is not None:
+            self._used(event.usage)
         if event.until is not None:
             self.until = max(event.until, self.until or 0)
         if self._stop is None:
@@ -285,6 +284,7 @@ class _Ear:
 def _verdict(engine: Engine, stop: Stop | None, ear: _Ear, exit_status: int | None) -> str:
     if stop is not None:  # who is limited and waits for it to end runs into a limit of ours
         return ear.limited if ear.limited is not None and stop.verdict == "timeout" else stop.verdict
-    if ear.trouble is not None:
+    done = exit_status is not None and engine.succeeded(exit_status, ear.final)
+    if ear.trouble is not None and not (done and ear.trouble in _TURNED_AWAY and ear.limited is None):
         return ear.trouble
-    return "ok" if exit_status is not None and engine.succeeded(exit_status, ear.final) else "crash"
+    return "ok" if done else "crash"

@@ -54,6 +54,12 @@ def healing(ledger: Ledger, scope: str, subject: str, kind: str) -> Hold | None:
     return Hold(*row) if row else None
 
 
+def healed_lately(ledger: Ledger, scope: str, subject: str, kind: str, now: int) -> int:
+    """The strikes of one that healed so lately that agents are still being let in; 0 without one."""
+    found = ledger.rows("hold_healed_lately", scope=scope, subject=subject, kind=kind, now=now)
+    return max((int(row[0]) for row in found), default=0)
+
+
 def go_first(ledger: Ledger, id: int, firing: str, now: int, until: int) -> bool:
     """Become the canary, or stay it for longer. False while another is."""
     return ledger.write("hold_canary", id=id, firing=firing, now=now, until=until) == 1

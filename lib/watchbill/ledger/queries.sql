@@ -201,6 +201,10 @@ SELECT id, scope, subject, kind, reason, author, since, until, evidence, heals, 
        eases_until FROM holds
 WHERE scope = :scope AND subject = :subject AND kind = :kind AND lifted_at IS NULL AND heals = 1
 
+-- hold_healed_lately: its strikes, while agents are still being let in
+SELECT strikes FROM holds
+WHERE eases_until IS NOT NULL AND eases_until > :now AND scope = :scope AND subject = :subject AND kind = :kind
+
 -- hold_canary: one firing goes first; dead or idle, another takes its place
 UPDATE holds SET canary = :firing, canary_until = :until
 WHERE id = :id AND lifted_at IS NULL AND heals = 1 AND until <= :now

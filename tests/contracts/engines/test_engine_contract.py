@@ -202,7 +202,7 @@ def test_who_is_limited_and_waits_is_limited(tmp_path: Path, adapter: str) -> No
     """Broken once: a time-out, which counted as a try, and nobody else was told of the limit."""
     done = run(a_task(tmp_path, adapter, 'say("rate_limited")\ntime.sleep(60)', wall_s=0.5), adapter)
     assert (done.verdict, done.limit) == ("rate_limited", "wall")
-    text = 'say("rate_limited")\nsay("message", text="it goes on")\ntime.sleep(60)'
+    text = 'say("rate_limited")\nsay("usage", input_tokens=5)\ntime.sleep(60)'
     assert run(a_task(tmp_path, adapter, text, wall_s=0.5), adapter).verdict == "timeout"
 
 
