@@ -18,7 +18,7 @@ check: .venv/.made
 # Every boundary and no fewer, then N random kills and six hosts with fifty issues; what happened goes to REPORT.
 crash: .venv/.made
 	@mkdir -p dist
-	WATCHBILL_CRASH_THOROUGH=1 $(BIN)/python -m pytest -q -n auto tests/crash
+	WATCHBILL_CRASH_THOROUGH=1 $(BIN)/python -m pytest -q -n auto tests/crash tests/firing/test_stop.py tests/firing/test_github_limits.py tests/test_several_hosts.py
 	$(BIN)/python tests/crash/chance.py --n $(or $(N),200) --seed $(or $(SEED),$(shell date +%s)) --report $(or $(REPORT),dist/crash-report.json)
 
 bench: .venv/.made

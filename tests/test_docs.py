@@ -43,6 +43,7 @@ NOT_RUN = {
     "make check": "ruff and mypy; .ci/run calls it",
     "make simulate": "tests/simulation runs a part of it",
     "make crash": "tests/crash runs a part of it",
+    "make caps": "tests/caps runs it with 8 processes",
     "make bench": "ratios need a machine that does nothing else; .ci/run calls it",
     "python3 -m venv ~/.watchbill-venv": "tests/test_install.py makes one, without the network",
     "~/.watchbill-venv/bin/pip install .": "tests/test_install.py installs the wheel, without the network",

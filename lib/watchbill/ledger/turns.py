@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from watchbill.ledger import problems
 
-_FIRST_S, _LONGEST_S = 0.001, 0.008
+_FIRST_S, _LONGEST_S = 0.001, 0.003
 
 
 @contextmanager
