@@ -27,7 +27,8 @@ sys.path.insert(0, str(ROOT / "tests"))  # when run as a program
 
 from support.fleet import LABEL, Fleet, fleet  # noqa: E402
 from support.forge import git  # noqa: E402
-from watchbill import claim, engines, examine, lifecycle, outcomes, roster, roster_values, settle  # noqa: E402
+from watchbill import breaker, claim, engines, examine, lifecycle, outcomes, repair, roster, roster_values  # noqa: E402
+from watchbill import settle as settling  # noqa: E402
 from watchbill.claims import rules  # noqa: E402
 from watchbill.claims.record import ClaimRecord  # noqa: E402
 from watchbill.cli import main  # noqa: E402
@@ -326,7 +327,7 @@ def test_a_mistake_in_the_roster_is_told_like_that(tmp_path: Path) -> None:
 def test_the_outcomes() -> None:
     rows = table("docs/one-firing.md", "outcome")
     assert {row[0]: int(row[1]) for row in rows} == outcomes.EXIT
-    assert {row[0] for row in rows if row[4] == "yes"} == settle._COUNTED - {outcomes.DIED}
+    assert {row[0] for row in rows if row[4] == "yes"} == breaker.COUNTED - {outcomes.DIED}
 
 
 def test_the_steps(tmp_path: Path) -> None:
@@ -459,9 +460,9 @@ def test_numbers_in_the_text() -> None:
     claims = Claims()
     for name, phrase in [
         ("one-firing", f"{words[examine.MOST]} issues are examined and {words[claim.MOST]} are tried to be claimed"),
-        ("one-firing", f"an issue rests {settle._BACKOFF_S // 60} minutes"),
+        ("one-firing", f"an issue rests {settling._BACKOFF_S // 60} minutes"),
         ("one-firing", "the third hands it to a person" if rules.MOST_TRIES == 3 else "?"),
-        ("one-firing", f"at most {words[settle._MOST_DEAD]} claims"),
+        ("one-firing", f"at most {words[repair.MOST_DEAD]} claims"),
         ("operating", f"has not moved for {(claims.ttl_s + claims.grace_s) // 60} minutes"),
         ("claims", f"`ttl` + `grace` ({claims.ttl_s // 60} + {claims.grace_s // 60} min)"),
         ("claims", f"`[claims] renew` ({claims.renew_s // 60} min)"),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from watchbill import (
     brief,
+    bury,
     claim,
     collect,
     ending,
@@ -21,6 +22,7 @@ from watchbill import (
     pill,
     poll,
     quota,
+    repair,
     report,
     reserve,
     settle,
@@ -42,7 +44,7 @@ def fire(f: Firing) -> Ending:
     """One firing past its gates: at most one issue, at most one pull request."""
     try:
         pill.go_first(f)
-        f.step("repair", settle.the_dead, f)
+        f.step("repair", repair.the_dead, f)
         owned = take_one(f)
         tree = f.step("worktree", worktree.fresh, f, owned.target)
         f.step("base", verify.base, f, owned.target, tree)
@@ -66,7 +68,7 @@ def sweep_up(f: Firing) -> Ending:
     """One firing of a role that owns nothing: it puts right what others left."""
     try:
         pill.go_first(f)
-        f.step("repair", settle.the_dead, f)
+        f.step("repair", repair.the_dead, f)
         end = f.step("sweep", sweep.everything, f)
     except Exception as error:
         end = ending.of(f, error)
@@ -118,7 +120,7 @@ def main(woken: Woken, roster: Compiled, agent: Agent) -> int:
     try:
         with lock.agent_lock(snapshot.lock_path(woken.home, agent.name)):
             if not woken.options.dry_run:
-                settle.bury(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
+                bury.the_dead(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
                 with woken.ledger.transaction():
                     firings.begin(woken.ledger, woken.row)
             ports = Ports(woken.home, roster.fleet, agent, woken.clock, woken.ledger)

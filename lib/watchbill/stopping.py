@@ -205,9 +205,9 @@ class Book:
         """Who died before this stop did not die of it."""
         if all(look.alive(row) for row in firings.live(ledger, host)):
             return
-        from watchbill import settle
+        from watchbill import bury
 
-        settle.bury(ledger, self._home, host, self._roster, int(SystemClock().now()))
+        bury.the_dead(ledger, self._home, host, self._roster, int(SystemClock().now()))
 
 
 class Word:
@@ -440,11 +440,11 @@ def _put_on_record(home: Home, ledger: Ledger, order: Order, roster: Compiled | 
     Each claim has its own time, and a repository that did not answer once is not asked again: giving back can wait, the
     next firing after the stop does it too.
     """
-    from watchbill import settle  # third-party from here on: those who run have been told, or are gone
+    from watchbill import bury  # third-party from here on: those who run have been told, or are gone
 
     host, clock = host_id(home.host), SystemClock()
     words = f"ended by `watchbill stop --now` of {order.author}: {order.reason}"
-    settle.bury(ledger, home, host, roster, int(clock.now()), Ending("cancelled", words, "stopped"))
+    bury.the_dead(ledger, home, host, roster, int(clock.now()), Ending("cancelled", words, "stopped"))
     silent: dict[str, str] = {}
     said: dict[str, str] = {}
     until = time.monotonic() + _RELEASES_S
@@ -466,7 +466,7 @@ _SILENT = f"no answer in {_RELEASE_S:.0f} s"
 
 def _give_back(home: Home, ledger: Ledger, roster: Compiled | None, owned: claims.Claim) -> str:
     """Repair what a dead firing owned; "" or why it could not be."""
-    from watchbill import settle
+    from watchbill import repair
     from watchbill.ledger.firings import Firing as Row
     from watchbill.ports import Ports
 
@@ -481,7 +481,7 @@ def _give_back(home: Home, ledger: Ledger, roster: Compiled | None, owned: claim
     f = _session()(row, agent, roster, ports, Options(agent.name), now * 1000)
     try:
         with _deadline(_RELEASE_S):
-            settle.the_dead(f, only=owned.firing)
+            repair.the_dead(f, only=owned.firing)
     except _Late:
         return _SILENT
     finally:

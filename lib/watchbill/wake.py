@@ -110,9 +110,9 @@ def _gates(woken: Woken, roster: Compiled, agent: Agent, asked: Agent | None = N
     """None when every gate let it pass. `asked`: what of the agent is known for sure."""
     refusal, verdicts = _asked(woken, roster, asked or agent)
     if refusal is not None and refusal.outcome == "capped" and refusal.numbers.get("reserved") and _some_died(woken):
-        from watchbill import settle  # what the dead reserved stands against the cap, and nobody else gets this far
+        from watchbill import bury  # what the dead reserved stands against the cap, and nobody else gets this far
 
-        settle.bury(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
+        bury.the_dead(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
         refusal, verdicts = _asked(woken, roster, asked or agent)
     if refusal is None:
         return None

@@ -212,7 +212,7 @@ time.sleep(600)
 
 
 def test_one_that_is_killed_with_its_firing_is_found_by_the_next(ran: Fleet) -> None:
-    """Broken on purpose: with `settle.the_dead` left out the issue stayed in flight for ever."""
+    """Broken on purpose: with `repair.the_dead` left out the issue stayed in flight for ever."""
     write_agent(ran.home, "bosun", agent(python("import time; open('half', 'w').write('half'); time.sleep(600)")))
     number = ran.world.issue("octocat", "Do it", labels=[LABEL])
     firing = ran.start("bosun")

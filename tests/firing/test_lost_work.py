@@ -41,7 +41,7 @@ def stopped_at_work(it: Fleet) -> str:
 def test_half_done_work_of_a_host_that_was_silent_while_another_gave_its_claim_back(tmp_path: Path) -> None:
     """Before: back again, the host found its claim `released`, ended its own row, and removed the worktree.
 
-    Broken on purpose: with `settle._keep_what_is_left` not called, nothing was kept, here and in the next test.
+    Broken on purpose: with `repair._keep_what_is_left` not called, nothing was kept, here and in the next test.
     """
     with fleet(tmp_path, crew(agent(HALF)), toml=QUICK) as one:
         two = other_host(one, "two")

@@ -86,17 +86,23 @@ def test_a_missing_engine_claims_nothing_and_costs_nothing(tmp_path: Path) -> No
         assert it.rows("SELECT coalesce(sum(settled + reserved), 0) FROM spend WHERE unit = 'usd'") == [(0,)]
 
 
-def test_an_issue_at_its_cap_does_not_hold_up_the_others(tmp_path: Path) -> None:
+def test_an_issue_at_its_cap_goes_to_a_person_and_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Also when that person only puts the label back. Broken once: three of them were all that any firing looked at."""
     dear = scripted({"usage": {"input_tokens": 1, "output_tokens": 1, "cost_usd": 0.8}})
     with fleet(tmp_path, {"bosun": agent(dear)}, toml="[caps]\nissue_usd = 1\n") as it:
         first = it.world.issue("octocat", "Dear", labels=[LABEL])
         assert it.fire("bosun").outcome == "no_change"
-        it.world.ask("octocat", "PATCH", f"/repos/acme/api/issues/{first}", {"title": "Dear, said otherwise"})
+        assert it.labels(first) == {"needs:human"}
+        assert "$0.80 spent and $0.00 reserved for this issue of $1.00" in it.comments(first)[0].replace("\\", "")
+        it.world.ask("octocat", "POST", f"/repos/acme/api/issues/{first}/labels", {"labels": [LABEL]})
+        alone = it.fire("bosun")
+        assert (alone.outcome, alone.status) == ("capped", 75), alone.reason
+        assert "for this issue of $1.00" in alone.reason
         second = it.world.issue("octocat", "Cheap", labels=[LABEL])
         write_agent(it.home, "bosun", agent())
         ended = it.fire("bosun")
         assert (ended.outcome, ended.object["number"]) == ("pull_request", second), ended
-        assert "capped" in it.run("why", ended.object["firing"], "--json").stdout
+        assert "capped-issue-usd" in it.run("why", alone.object["firing"], "--json").stdout
 
 
 def test_a_pipe_in_the_tree_hangs_nobody(tmp_path: Path) -> None:
@@ -205,7 +211,7 @@ def test_comments_that_are_refused_for_good_do_not_keep_an_issue_for_ever(tmp_pa
     """A locked conversation, or a token that may not. Before: the claim's row was never ended, and this host never took
     the issue again, whatever people said.
 
-    Broken on purpose: with the refusal not caught in `settle._repair`, that is how it was.
+    Broken on purpose: with the refusal not caught in `repair._repair`, that is how it was.
     """
     with fleet(tmp_path, crew()) as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])

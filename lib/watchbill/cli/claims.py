@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from watchbill import ending, look, mend, process, quota, release, settle
+from watchbill import bury, ending, look, mend, process, quota, release
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord, Unreadable
 from watchbill.claims.refs import Seen
@@ -339,7 +339,9 @@ def _release(args: argparse.Namespace, repo: str, number: int) -> int:
         target = f.fleet.repos[chosen(f.fleet, repo)[0]]
         try:
             if not args.dry_run:
-                settle.bury(f.ledger, f.ports.home, f.row.host, f.roster, f.now)  # whoever was killed is settled first
+                bury.the_dead(
+                    f.ledger, f.ports.home, f.row.host, f.roster, f.now
+                )  # the killed first
             said = release.by_hand(f, target, number, args.to, args.reason, args.force)
         except (ForgeError, GitError) as error:
             end = away_because(f, error)

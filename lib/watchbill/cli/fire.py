@@ -82,9 +82,9 @@ def _fire(role: str | None, options: Options) -> int:
         return firing.main(past.woken, past.roster, past.agent)
     print(past.problem, file=sys.stderr)
     if not options.dry_run:
-        from watchbill import settle
+        from watchbill import repair
 
-        settle.the_dead_of_host(past.woken, past.roster)
+        repair.the_dead_of_host(past.woken, past.roster)
     return refuse(past.woken, Ending(past.problem.outcome, past.problem.what.splitlines()[0], past.problem.id), [])
 
 
