@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -19,8 +19,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from watchbill import compiled, money
 from watchbill import roster_values as values
-from watchbill.compiled import Agent, Breaker, Cap, Claims, Compiled, Fleet, Host, Labels, Price, Repo, Use
+from watchbill.compiled import Agent, Breaker, Cap, Claims, Compiled, Fleet, Host, Labels, Price, Repo
 from watchbill.roster_checks import check_agent, check_fleet
+from watchbill.roster_engines import uses
 from watchbill.roster_errors import Path, RosterErrors, Source, check_prompt, explain, toml_lines
 from watchbill.schedulers import schedule
 
@@ -383,7 +384,7 @@ def _agent(source: Source, model: _AgentFile, fleet: Fleet | None, body: str) ->
         role=ours.role,
         schedule=_schedule(source, ours),
         engine=engine,
-        uses=_uses(engine, model.model, fleet),
+        uses=uses(engine, model.model, fleet),
         model=None if model.model == "inherit" else model.model,
         timeout_s=ours.timeout,
         caps=tuple(_divided(cap, fleet.hosts if fleet else 1) for cap in _caps(ours.caps)),
@@ -393,52 +394,6 @@ def _agent(source: Source, model: _AgentFile, fleet: Fleet | None, body: str) ->
         prompt=body if re.search(r"\{\{\s*brief\s*\}\}", body) else f"{body.rstrip()}\n\n{{{{ brief }}}}\n",
         extra={},
     )
-
-
-def _uses(engine: Mapping[str, Any], model: str | None, fleet: Fleet | None) -> tuple[Use, ...]:
-    """The engine of an agent, then its fallback, which has what the fleet says of it and nothing of the agent's map."""
-    shared = fleet.engines if fleet else {}
-    found = []
-    for name, own in ((engine.get("use"), engine), (engine.get("fallback"), {})):
-        if name is None:
-            continue
-        options = {**shared.get(name, {}), **own}
-        theirs = options.get("model")
-        found.append(
-            Use(
-                name,
-                _account(name, own, shared.get(name, {})),
-                (None if model == "inherit" else model) or theirs if own else theirs,
-                _valid(values.share_ppm, options.get("max_utilisation")),
-                _valid(values.dollars, options.get("request_usd")),
-            )
-        )
-    return tuple(found)
-
-
-def _valid(read: Callable[[object], int], value: object) -> int | None:
-    """None for what is not there, or is wrong: `roster_checks` says so."""
-    try:
-        return None if value is None else read(value)
-    except ValueError:
-        return None
-
-
-#: Programs that run another: its name says more.
-_RUNNERS = re.compile(r"(?:python|node|bun|deno|ruby|perl|php)[0-9.]*|(?:ba|da|z|k)?sh|env|npx|uvx?|pnpm|npm|yarn")
-
-
-def _account(name: str, own: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
-    """Whose quota it draws on: what one of these hits, all of them have hit. An agent's own word comes first."""
-    for options in (own, shared):
-        for known in (options.get("account"), options.get("key")):
-            if isinstance(known, str) and known:
-                return known
-    argv = own.get("argv", shared.get("argv"))
-    words = [os.path.basename(str(word)) for word in argv] if name == "command" and isinstance(argv, list) else []
-    if len(words) > 1 and _RUNNERS.fullmatch(words[0]) and not str(argv[1]).startswith("-"):
-        return f"{name}:{words[0]} {words[1]}"
-    return f"{name}:{words[0]}" if words else name
 
 
 def _schedule(source: Source, ours: _WatchbillMap) -> str:
