@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -83,7 +84,10 @@ def _no_agents(root: str) -> str:
 
 def _read(root: str, source: Source, digest: Any) -> str | None:
     try:
-        with open(os.path.join(root, source.name), "rb") as file:
+        with open(os.path.join(root, source.name), "rb", opener=_no_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                source.add_at(1, "is no regular file")
+                return None
             data = file.read()
     except OSError as error:
         hint = '; it begins with [fleet] and repos = ["owner/name"]' if source.name == "fleet.toml" else ""
@@ -96,6 +100,11 @@ def _read(root: str, source: Source, digest: Any) -> str | None:
         line = data.count(b"\n", 0, bad.start) + 1
         source.add_at(line, f"is not UTF-8: byte {bad.start} is 0x{data[bad.start]:02x}; save the file as UTF-8")
         return None
+
+
+def _no_waiting(path: str, flags: int) -> int:
+    """A pipe by an agent's name would be waited for until somebody writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 Seconds = Annotated[int, BeforeValidator(values.seconds)]
@@ -227,7 +236,7 @@ class _FleetFile(_Table):
 def _fleet_of(source: Source, text: str, root: str) -> Fleet | None:
     try:
         raw = tomllib.loads(text, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, RecursionError) as bad:
+    except (ValueError, RecursionError) as bad:  # also a number of more digits than Python reads
         place = re.search(r"\(at line ([0-9]+), column ([0-9]+)\)", str(bad))
         what = re.sub(r" \(at .*\)$", "", str(bad))
         source.add_at(int(place[1]) if place else text.count("\n") + 1, f"is not TOML: {what}")

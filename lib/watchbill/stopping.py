@@ -41,6 +41,8 @@ KIND = "stop"
 PATIENCE_S = 6.5
 #: Who passed its gates just before the hold was written is found within this.
 _SLIPPED_S = 1.0
+#: An edited roster is read in this time, or the last that compiled will do.
+_ROSTER_S = 2.0
 #: The ledger gets so long before the rest begins without it.
 LEDGER_S = 2.0
 #: From the first signal on; whoever is killed now is gone in milliseconds, unless he hangs in the kernel.
@@ -141,12 +143,19 @@ def roster_of(home: Home) -> Compiled | None:
     known = compiled.load(home.roster)
     if known is not None and known.sources == compiled.source_facts(home.root):
         return known
-    from watchbill.roster import read_roster  # third-party: only when an edit was not compiled yet
+    found: list[Compiled] = []
 
-    try:
-        return read_roster(home.root)
-    except Fixable:
-        return known
+    def read() -> None:
+        from watchbill.roster import read_roster  # third-party: only when an edit was not compiled yet
+
+        with contextlib.suppress(Exception):  # what is wrong with it says every other verb
+            found.append(read_roster(home.root))
+
+    # A daemon, and not waited for: a file of it may lie where nobody answers.
+    reader = threading.Thread(target=read, name="roster", daemon=True)
+    reader.start()
+    reader.join(_ROSTER_S)
+    return found[0] if found else known
 
 
 # The hold
