@@ -360,3 +360,25 @@ if THOROUGH:  # each of these waits for more than ten seconds
             assert it.run("resume", "--fleet").returncode == 0
             assert it.fire("mate").outcome == "pull_request"
             assert it.record(number).generation == 2
+
+
+def test_it_goes_on_when_nobody_reads_what_it_says_and_needs_no_roster_that_answers(tmp_path: Path) -> None:
+    """`stop --now | head -1`, with a pipe lying where an agent's file should be.
+
+    Broken once: the first line that nobody read ended the stop with 0, before it had ended anything; and a pipe among
+    the agents' files was waited for before the hold was written.
+    """
+    with fleet(tmp_path, {"bosun": agent(python(WORKS))}) as it:
+        it.world.issue("octocat", "Do it", labels=[LABEL])
+        firing = at_work(it)
+        os.mkfifo(it.home / "agents" / "pipe.md")
+        tree = [process.identity(pid) for pid in tree_of(firing)]
+        unread, said = os.pipe()
+        os.close(unread)
+        argv = [sys.executable, WATCHBILL, "stop", "--now"]
+        stop = subprocess.Popen(argv, env=it.environment(), stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        os.close(said)
+        assert stop.wait(timeout=60) == 0
+        firing.communicate(timeout=30)
+        assert not [one for one in tree if process.alive(one)]
+        assert it.rows("SELECT kind FROM holds WHERE lifted_at IS NULL") == [("stop",)]

@@ -13,9 +13,13 @@ examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 from watchbill import money, stopping
 from watchbill.cli import shared, times
@@ -39,6 +43,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.now:  # whoever watches may go away in the middle; what was begun is brought to its end
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     home = shared.home_of(args)
     now = int(time.time())
     order = Order(args.reason, author(), now, _until(args.span, now))
@@ -56,14 +63,15 @@ def run(args: argparse.Namespace) -> int:
         stopped = stopping.everything(home, order, roster, _say, book) if args.now else None
     except KeyboardInterrupt:
         stands = "the stop stands" if book.wait(0) and book.problem is None else "nothing is held"
-        print(f"interrupted: {stands}; `watchbill stop --now` goes on", file=sys.stderr)
+        _say(f"interrupted: {stands}; `watchbill stop --now` goes on")
         return 130
     told, order = word.told() if word else {}, book.order or order
     if roster is None or not roster.agents:
         _say("no roster says which repositories there are: the other hosts are not told")
     problem = stopped.problem if stopped else book.problem
     if args.json:
-        shared.print_json(as_object(order, book.live, stopped, told, problem))
+        with _listening(sys.stdout):
+            shared.print_json(as_object(order, book.live, stopped, told, problem))
     elif stopped:
         _table(_BECAME, [_became(one) for one in stopped.firings])
     return _last_words(order, book.live, stopped, told, problem)
@@ -96,7 +104,7 @@ def _last_words(
             _say(f"{repo}: the other hosts are not told there: {why}")
     if problem is not None:
         ended = " What ran was ended all the same." if stopped and not stopped.left else ""
-        print(problem, file=sys.stderr)
+        _say(str(problem))
         _say(f"there is NO hold, and nothing could be written down.{ended}")
         return EXIT["needs_human"]
     end = f"until {moment(order.until)}" if order.until else "until `watchbill resume --fleet`"
@@ -176,10 +184,22 @@ def billed(one: Became) -> str:
 
 
 def _table(headings: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-    if rows:
-        shared.print_table(headings, rows)
+    with _listening(sys.stdout):
+        if rows:
+            shared.print_table(headings, rows)
 
 
 def _say(text: str) -> None:
-    if text:
-        print(text, file=sys.stderr, flush=True)
+    with _listening(sys.stderr):
+        if text:
+            print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _listening(stream: TextIO) -> Iterator[None]:
+    """Nobody reads any more (`| head`, a terminal that is gone): that is no reason to stop stopping."""
+    try:
+        yield
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
