@@ -67,6 +67,8 @@ def _parse(message: bytes) -> HoldRecord:
         value = said[field]
         if not isinstance(value, str) or len(value) > most:
             raise ValueError(f"{field} is {str(value)[:60]!r}")
+        if "\0" in value.encode("utf-8").decode():  # a lone surrogate is a UnicodeEncodeError: no ledger can hold it
+            raise ValueError(f"{field} has a null character in it")
     return record
 
 

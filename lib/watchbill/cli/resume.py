@@ -22,6 +22,7 @@ from watchbill.errors import Fixable
 from watchbill.ledger import holds, streaks
 from watchbill.ledger.holds import Hold
 from watchbill.outcomes import EXIT
+from watchbill.reports.ending import printable
 
 HELP = "lift what holds an agent, a repository, an account, ..., or the whole fleet"
 #: What `stop` sets, here and on other hosts.
@@ -70,7 +71,7 @@ def _one(args: argparse.Namespace, fleet: shared.Opened, standing: list[Hold], n
 
 def _lift(args: argparse.Namespace, fleet: shared.Opened, hold: Hold, now: int) -> None:
     name = whom.said(hold.scope, hold.subject)
-    what = f"{hold.reason} ({hold.kind} by {hold.author})"
+    what = printable(f"{hold.reason} ({hold.kind} by {hold.author})")
     whoever = hold.heals and hold.scope != "agent"
     at_once = "; it is tried at once, by everybody, and not by one firing first" if whoever else ""
     if args.dry_run:
@@ -97,7 +98,7 @@ def _withdraw(args: argparse.Namespace, fleet: shared.Opened, lifted: list[Hold]
     told = elsewhere.withdraw(Ports(fleet.home, fleet.roster.fleet, agent, SystemClock(), fleet.ledger))
     failed = {repo: why for repo, why in told.items() if why}
     for repo, why in failed.items():
-        print(f"{repo}: a stop may stand there still: {why}", file=sys.stderr)
+        print(f"{repo}: a stop may stand there still: {printable(why)}", file=sys.stderr)
     if failed:
         print("a host that reads one there stays held: `watchbill resume --fleet` again, when they answer",
               file=sys.stderr)  # fmt: skip
@@ -111,7 +112,7 @@ def _say_rest(fleet: shared.Opened, scope: str, subject: str, now: int, gone: se
         if hold.id in gone or not _keeps(hold, agent, fleet.host, (scope, subject), now):
             continue
         by = "" if hold.lifted_at is not None else f"; `{whom.lifting(hold, fleet.host)}` lifts that"
-        print(f"still: {matching.said(hold, agent.name if agent else '', now)}{by}")
+        print(f"still: {printable(matching.said(hold, agent.name if agent else '', now))}{by}")
 
 
 def _keeps(hold: Hold, agent: Agent | None, host: str, whole: tuple[str, str], now: int) -> bool:

@@ -27,6 +27,7 @@ from watchbill.cli.pause import author
 from watchbill.clock import moment
 from watchbill.errors import Fixable
 from watchbill.outcomes import EXIT
+from watchbill.reports.ending import printable
 from watchbill.stopping import Became, Book, Live, Order, Stopped, Word
 
 HELP = "stop everything, with --now also what is running"
@@ -101,7 +102,7 @@ def _last_words(
     """What a person has to know, and the exit status: 0 only when the hold stands, nothing runs, and all is billed."""
     for repo, why in told.items():
         if why:
-            _say(f"{repo}: the other hosts are not told there: {why}")
+            _say(f"{repo}: the other hosts are not told there: {printable(why)}")
     if problem is not None:
         ended = " What ran was ended all the same." if stopped and not stopped.left else ""
         _say(str(problem))
