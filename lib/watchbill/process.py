@@ -150,7 +150,7 @@ def end(pids: Iterable[int], wait_s: float = 2.0, still: Callable[[int], bool] |
     `still(pid)` is asked once the process is pinned (pidfd_open(2)), so that a pid which meanwhile went to somebody
     else is spared: `end(find_marked(n, v), still=lambda pid: is_marked(pid, n, v))`.
     """
-    spared = {os.getpid(), *_ancestors()}
+    spared = {os.getpid(), *ancestors()}
     killed = []
     for pid in pids:
         if pid > 1 and pid not in spared:
@@ -167,7 +167,7 @@ def end_marked(name: str, value: str, wait_s: float = 5.0) -> list[int]:
     """Kill whatever carries the marker, again and again until nothing does (one may fork while another is killed)."""
     killed: list[int] = []
     until = time.monotonic() + wait_s
-    spared = {os.getpid(), *_ancestors()}
+    spared = {os.getpid(), *ancestors()}
     empty = 0
     while empty < _EMPTY_LOOKS and time.monotonic() < until:
         left = [pid for pid in find_marked(name, value) if pid not in spared and _runs(pid)]
@@ -187,7 +187,7 @@ def end_tree(who: Identity, wait_s: float = 2.0) -> list[int]:
     Each is stopped before its children are counted, for who is stopped forks no more: nobody slips away by starting
     another while he is killed. What had left the tree before is not found here (see `end_marked`).
     """
-    spared = {os.getpid(), *_ancestors()}
+    spared = {os.getpid(), *ancestors()}
     if who.pid in spared or not tell(who, _STOP):
         return []
     tree, seen = [who], {who.pid, *spared}
@@ -310,7 +310,8 @@ def _runs(pid: int) -> bool:
         return True
 
 
-def _ancestors() -> list[int]:
+def ancestors() -> list[int]:
+    """Our parent, its parent and so on."""
     found, pid = [], os.getppid()
     while pid > 0 and pid not in found:
         found.append(pid)

@@ -101,6 +101,7 @@ class Stopped(NamedTuple):
     firings: tuple[Became, ...]
     left: tuple[int, ...]  # pids that are still there
     seconds: float  # from the first signal until nothing ran
+    unreleased: dict[str, str] = {}  # issue -> why its claim could not be given back now, also of who died before
 
     @property
     def proven(self) -> bool:
@@ -122,6 +123,25 @@ def everything(home: Home, order: Order, roster: Compiled | None, say: Say, book
     ending.tell_and_wait()
     killed = ending.kill()
     left = ending.left()
+    try:
+        return _finish(ending, killed, left, home, order, roster, say, book)
+    finally:
+        for live in ending.above()[:1]:
+            say(f"this stop runs inside {live.agent} (pid {live.who.pid}): it is told last, and ends both")
+            process.tell(live.who, signal.SIGTERM)
+
+
+def _finish(
+    ending: _Ending,
+    killed: set[Identity],
+    left: tuple[int, ...],
+    home: Home,
+    order: Order,
+    roster: Compiled | None,
+    say: Say,
+    book: Book,
+) -> Stopped:
+    """Put on record what was ended."""
     book.finish()
     said: dict[str, str] = {}
     problem = book.problem
@@ -281,6 +301,11 @@ def _live(ledger: Ledger, row: firings.Firing) -> Live:
     )
 
 
+def _issue_of(ledger: Ledger, firing: str) -> str:
+    row = firings.get(ledger, firing)
+    return (_issue(row) if row else None) or f"firing {firing}"
+
+
 def _issue(row: firings.Firing) -> str | None:
     return f"{row.repo}#{row.number}" if row.number else None
 
@@ -305,6 +330,7 @@ class _Ending:
 
     def __init__(self, home: Home, book: Book, say: Say) -> None:
         self._home, self._book, self._say = home, book, say
+        self._above = set(process.ancestors())  # this stop may have been typed below a firing
         self._told: dict[Identity, _Told] = {}
         self._gone: dict[Identity, float] = {}
         self._began = time.monotonic()
@@ -333,7 +359,7 @@ class _Ending:
                 if known.live.firing is None and live.firing is not None:
                     self._told[live.who] = known._replace(live=live)
                 continue
-            if not process.alive(live.who):
+            if not process.alive(live.who) or live.who.pid in self._above:
                 continue
             tree = tuple(_identities([live.who.pid, *process.descendants(live.who.pid)]))
             process.tell(live.who, signal.SIGTERM)
@@ -377,8 +403,9 @@ class _Ending:
 
     def _marked(self) -> list[int]:
         """What carries the mark of a firing of this home."""
-        ids = self._ids()
-        return [pid for pid, id in process.marks(MARKER).items() if id in ids]
+        ids, ours = self._ids(), {live.who.pid for live in self.above()}
+        spared = {os.getpid(), *self._above, *(pid for one in ours for pid in process.descendants(one))}
+        return [pid for pid, id in process.marks(MARKER).items() if id in ids and pid not in spared]
 
     def _is_marked(self, pid: int) -> bool:
         return any(process.is_marked(pid, MARKER, id) for id in self._ids())
@@ -389,6 +416,10 @@ class _Ending:
         with contextlib.suppress(OSError):
             ids.update(os.listdir(self._home.worktrees))
         return ids
+
+    def above(self) -> list[Live]:
+        """The firing that this stop was typed in, if it was: it would sweep the stop with all else it started."""
+        return [live for live in (*self._book.live, *runners(self._home)) if live.who.pid in self._above]
 
     def left(self) -> tuple[int, ...]:
         """Pids that are still there."""
@@ -406,7 +437,8 @@ class _Ending:
         """What became of each; `said`: firing -> why its claim could not be given back."""
         rows = [self._became(told, killed, ledger, said) for told in self._told.values()]
         gone = max(self._gone.values(), default=self._began)
-        return Stopped(problem, tuple(rows), left, gone - self._began)
+        unreleased = {_issue_of(ledger, firing): why for firing, why in said.items() if why} if ledger else {}
+        return Stopped(problem, tuple(rows), left, gone - self._began, unreleased)
 
     def _became(self, told: _Told, killed: set[Identity], ledger: Ledger | None, said: dict[str, str]) -> Became:
         live, who = told.live, told.live.who

@@ -18,6 +18,7 @@ from watchbill.git import GitError, Identity, Remote
 VERSION = 1
 _WHO = Identity("watchbill", "watchbill@watchbill.invalid")
 _MOST_BYTES = 16 * 1024
+_TRIES = 3
 _MOST_CHARS = {"kind": 40, "reason": 2000, "author": 200, "host": 200, "nonce": 64}
 
 
@@ -79,8 +80,13 @@ def commit(git_dir: str, record: HoldRecord) -> str:
 
 def announce(git_dir: str, remote: Remote, ref: str, new: str, timeout_s: float) -> str:
     """Set the ref, whatever it was at: the newest stop counts. "" when it is so, else why not."""
-    pushed = git.push(git_dir, remote, [f"+{new}:{ref}"], {}, timeout_s=timeout_s)
-    return "" if pushed.exit == 0 and ref in pushed.refs else _reason(pushed)
+    for _ in range(_TRIES):  # once more when another stop was set at the very moment
+        pushed = git.push(git_dir, remote, [f"+{new}:{ref}"], {}, timeout_s=timeout_s)
+        if pushed.exit == 0 and ref in pushed.refs:
+            return ""
+        if not pushed.refs:
+            break  # no answer: it is not waited for twice
+    return _reason(pushed)
 
 
 def withdraw(git_dir: str, remote: Remote, ref: str, timeout_s: float) -> str:

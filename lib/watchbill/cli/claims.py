@@ -339,10 +339,8 @@ def _release(args: argparse.Namespace, repo: str, number: int) -> int:
         target = f.fleet.repos[chosen(f.fleet, repo)[0]]
         try:
             if not args.dry_run:
-                bury.the_dead(
-                    f.ledger, f.ports.home, f.row.host, f.roster, f.now
-                )  # the killed first
-            said = release.by_hand(f, target, number, args.to, args.reason, args.force)
+                bury.the_dead(f.ledger, f.ports.home, f.row.host, f.roster, f.now)  # the killed first
+            said = release.by_hand(f, target, number, args.to, shared.words(args.reason), args.force)
         except (ForgeError, GitError) as error:
             end = away_because(f, error)
             raise Fixable("WB-CLAIMS-03", f"{repo}#{number} could not be released", why=end.reason,

@@ -71,6 +71,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    stage.end_cleanly()
     played = play(args)
     if args.json:
         print(json.dumps(as_object(played), indent=1))

@@ -92,6 +92,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    stage.end_cleanly()
     if not 1 <= args.agents <= _MOST:
         raise Fixable("WB-DRILL-01", f"--agents {args.agents}", fix=f"from 1 to {_MOST}")
     drilled = play(args.agents)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"would pause {whom.said(scope, subject)} {text}")
         return 0
     with fleet.ledger.transaction(durable=True):
-        holds.add(fleet.ledger, Hold(0, scope, subject, "pause", args.reason, author(), now, until))
+        holds.add(fleet.ledger, Hold(0, scope, subject, "pause", shared.words(args.reason), author(), now, until))
     print(f"{whom.said(scope, subject)}: paused {text}")
     if scope == "fleet" and fleet.roster and fleet.roster.fleet.hosts > 1:
         print("the fleet's other hosts are not told; `watchbill stop` tells them", file=sys.stderr)
@@ -75,6 +75,6 @@ def _end(args: argparse.Namespace, fleet: shared.Opened, now: int) -> int | None
 def author() -> str:
     """Who is typing."""
     try:
-        return getpass.getuser()
+        return shared.words(getpass.getuser(), 200)
     except (KeyError, OSError):  # a user id without a name
         return "somebody"

@@ -66,6 +66,12 @@ def firing_id(ledger: Ledger, text: str) -> str:
     )
 
 
+def words(text: str, most: int = 2000) -> str:
+    """What a person typed, as every ledger, terminal and other host can hold it: a stop must not fail for a byte."""
+    sound = os.fsencode(text).decode("utf-8", "replace")
+    return " ".join("".join(one if one.isprintable() else " " for one in sound).split())[:most]
+
+
 def ago(then: int | None, now: float | None = None) -> str:
     """3m ago; - for never."""
     if then is None:

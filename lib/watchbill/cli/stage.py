@@ -6,8 +6,10 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
+from types import FrameType
 from typing import Any, NamedTuple
 
 from watchbill import roles
@@ -114,6 +116,16 @@ def build(
         shutil.rmtree(root)
         raise
     return Stage(root, home, bare, full_name, practice)
+
+
+def end_cleanly() -> None:
+    """A terminal that is closed, or a SIGTERM, ends what was begun here as Ctrl-C does: nothing of it stays."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 def fire(stage: Stage, names: list[str], *, progress: bool = False) -> list[Told]:

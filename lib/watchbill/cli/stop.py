@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(number, signal.SIG_IGN)
     home = shared.home_of(args)
     now = int(time.time())
-    order = Order(args.reason, author(), now, _until(args.span, now))
+    order = Order(shared.words(args.reason), author(), now, _until(args.span, now))
     roster = stopping.roster_of(home)
     book = Book(home, None if args.dry_run else order, roster)
     word = None if args.dry_run else Word(home, book, roster)
@@ -119,8 +119,8 @@ def _last_words(
     for one in stopped.firings:
         if not one.billed:
             _say(f"NOT BILLED: firing {one.firing} of {one.agent}")
-        if one.claim.startswith("not released"):
-            _say(f"{one.issue}: {one.claim}; the next firing after the stop gives it back")
+    for issue, why in stopped.unreleased.items():
+        _say(f"{issue}: not released: {printable(why)}; the next firing after the stop gives it back")
     if stopped.proven and not stopped.firings:
         _say("nothing was running")
     elif stopped.proven:

@@ -49,6 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    stage.end_cleanly()
     git_dir, commit, branch = _source(args.repo)
     agent = _agent(args)
     root = tempfile.mkdtemp(prefix="watchbill-try-")

@@ -195,6 +195,10 @@ def _schema_is_damaged(connection: sqlite3.Connection | None) -> bool:
 
 def open_ledger(path: str) -> Ledger:
     """Open, creating or migrating as needed. Raises Fixable when it cannot be used (held) or is newer (invalid)."""
+    if os.path.islink(path):
+        if not os.path.exists(path):
+            raise problems.unusable(path, "cannot be opened", "it is a link to what is not there, as to a disk that is away")
+        path = os.path.realpath(path)  # SQLite keeps its log beside the file, not beside a link to it
     known = witness.read(path)
     file = _identity(path)
     if file is None:

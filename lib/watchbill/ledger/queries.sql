@@ -348,7 +348,7 @@ DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= :seq ORDER 
 
 -- prune_candidates: firings that ended long ago and hold nothing
 SELECT id FROM firings
-WHERE id > :after AND ended < :before
+WHERE id > :after AND ended < :before AND started < :before -- a clock may have been set back in between
   AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.firing = firings.id AND settled_at IS NULL)
   AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.firing = firings.id AND state IN ('intended', 'won'))
 ORDER BY id LIMIT :most
@@ -389,10 +389,12 @@ DELETE FROM claims WHERE firing = :firing AND (won_at IS NULL OR EXISTS (
 DELETE FROM firings WHERE id = :firing AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.firing = firings.id)
 
 -- hold_prune: those that were over long ago
-DELETE FROM holds WHERE lifted_at < :before OR (lifted_at IS NULL AND heals = 0 AND until < :before)
+DELETE FROM holds
+WHERE since < :before AND (lifted_at < :before OR (lifted_at IS NULL AND heals = 0 AND until < :before))
 
 -- prune_count_holds: how many that is
-SELECT COUNT(*) FROM holds WHERE lifted_at < :before OR (lifted_at IS NULL AND heals = 0 AND until < :before)
+SELECT COUNT(*) FROM holds
+WHERE since < :before AND (lifted_at < :before OR (lifted_at IS NULL AND heals = 0 AND until < :before))
 
 -- prune_base_checks: what was found out long ago
 DELETE FROM base_checks WHERE at < :before

@@ -45,6 +45,7 @@ def repair(path: str, author: str, now: int, alone: Callable[[], None] = lambda:
 
     Nothing is changed until the new one is complete; killed at any point, either is there, or every agent is held.
     """
+    path = os.path.realpath(path)
     with turn(path, witness.SUFFIX, db.BUSY_S) as lock:
         alone()
         damaged = migrate.unused(f"{path}.damaged-{now}")
