@@ -6,6 +6,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -45,6 +46,27 @@ def test_firings_that_begin_together_are_of_one_host(tmp_path: Path, before: str
         process.join()
     assert given == {host_id(str(path))}
     assert {host_id(str(path)) for _ in range(3)} == given
+
+
+def test_a_copy_of_a_home_is_another_host_and_a_moved_one_is_not(tmp_path: Path) -> None:
+    """Broken once: `stop --now` of a copy ended the firings of the original."""
+    home, copy, moved = tmp_path / "home", tmp_path / "copy", tmp_path / "moved"
+    home.mkdir()
+    first = host_id(str(home / "host.json"))
+    shutil.copytree(home, copy)
+    assert host_id(str(copy / "host.json")) != first
+    home.rename(moved)
+    assert host_id(str(moved / "host.json")) == first
+
+
+def test_an_id_of_an_older_program_stays_and_is_bound_to_its_home_from_then_on(tmp_path: Path) -> None:
+    path = tmp_path / "host.json"
+    first = host_id(str(path))
+    known = json.loads(path.read_text())
+    bound = known.pop("home")
+    path.write_text(json.dumps(known))
+    assert host_id(str(path)) == first
+    assert json.loads(path.read_text()) == {**known, "home": bound}
 
 
 @pytest.mark.parametrize("key", ["machine", "pid_namespace"])

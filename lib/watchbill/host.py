@@ -1,7 +1,8 @@
-"""Which host this is: a random id kept in the home, bound to machine and process-id namespace.
+"""Which host this is: a random id kept in the home, bound to machine, process-id namespace and the home itself.
 
-A home that was copied to another machine, or is mounted into a container, must not take the other's firings for its
-own: their pids mean nothing here. On a mismatch a new id is made and every older record becomes a foreign host's.
+A home that was copied, or is mounted into a container, must not take the other's firings for its own: their pids mean
+nothing here, or are the original's to end. On a mismatch a new id is made and every older record becomes a foreign
+host's.
 Standard library only: this module lies on the way to a refusal.
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 
 
-def _binding() -> dict[str, str]:
+def _binding(home: str) -> dict[str, str]:
     machine = ""
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
@@ -26,14 +27,19 @@ def _binding() -> dict[str, str]:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         namespace = ""
-    return {"machine": machine or os.uname().nodename, "pid_namespace": namespace}
+    # A copy has another inode; a home that was moved or renamed on its disk keeps its own. Device numbers come and go.
+    return {
+        "machine": machine or os.uname().nodename,
+        "pid_namespace": namespace,
+        "home": str(os.stat(home or ".").st_ino),
+    }
 
 
 def host_id(path: str) -> str:
     """The id kept at `path`, made there when absent or bound to somewhere else."""
-    binding = _binding()
+    binding = _binding(os.path.dirname(path))
     known = _read(path)
-    if known and all(known.get(key) == value for key, value in binding.items()):
+    if known and known.items() >= binding.items():
         return str(known["id"])
     locks = os.path.join(os.path.dirname(path), "locks")
     os.makedirs(locks, mode=0o700, exist_ok=True)
@@ -41,9 +47,11 @@ def host_id(path: str) -> str:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of firings that begin together one writes, and all use what it wrote
         again = _read(path)
-        if again != known and again and all(again.get(key) == value for key, value in binding.items()):
+        if again != known and again and again.items() >= binding.items():
             return str(again["id"])
-        made = {"id": os.urandom(6).hex(), **binding}
+        # An older program did not bind the home itself: then the id stays.
+        older = again and "home" not in again and {**again, "home": binding["home"]}.items() >= binding.items()
+        made = {"id": again["id"] if again and older else os.urandom(6).hex(), **binding}
         aside = f"{path}.{os.getpid()}"
         with open(aside, "w", encoding="ascii") as file:
             json.dump(made, file)

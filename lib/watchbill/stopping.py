@@ -187,6 +187,7 @@ class Book:
     def __init__(self, home: Home, order: Order | None, roster: Compiled | None = None) -> None:
         """`order` None: only look."""
         self.live: tuple[Live, ...] = ()
+        self.telling = False  # somebody has been told to end: who is found dead from then on may have died of it
         self.problem: Fixable | None = None
         self.order = order  # as it stands: of an earlier stop, where that one lasts longer
         self._home, self._roster = home, roster
@@ -232,7 +233,7 @@ class Book:
 
     def _bury_the_dead(self, ledger: Ledger, host: str) -> None:
         """Who died before this stop did not die of it."""
-        if all(look.alive(row) for row in firings.live(ledger, host)):
+        if self.telling or all(look.alive(row) for row in firings.live(ledger, host)):
             return
         from watchbill import bury
 
@@ -330,6 +331,7 @@ class _Ending:
 
     def __init__(self, home: Home, book: Book, say: Say) -> None:
         self._home, self._book, self._say = home, book, say
+        book.telling = True
         self._above = set(process.ancestors())  # this stop may have been typed below a firing
         self._told: dict[Identity, _Told] = {}
         self._gone: dict[Identity, float] = {}

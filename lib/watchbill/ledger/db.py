@@ -197,7 +197,7 @@ def open_ledger(path: str) -> Ledger:
     """Open, creating or migrating as needed. Raises Fixable when it cannot be used (held) or is newer (invalid)."""
     if os.path.islink(path):
         if not os.path.exists(path):
-            raise problems.unusable(path, "cannot be opened", "it is a link to what is not there, as to a disk that is away")
+            raise problems.unusable(path, "cannot be opened", "it links to what is not there, as a disk that is away")
         path = os.path.realpath(path)  # SQLite keeps its log beside the file, not beside a link to it
     known = witness.read(path)
     file = _identity(path)

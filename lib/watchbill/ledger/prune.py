@@ -64,16 +64,26 @@ def _anchored(ledger: Ledger) -> int:
 
 def _anchor(ledger: Ledger, before: int, now: int, who: str, dry_run: bool) -> int:
     """Let one row stand for the events older than `before`, without gaps, from the beginning; how many."""
+    if dry_run:
+        _, _, count = _prefix(ledger, before)
+        return count
+    with ledger.transaction():
+        pass  # events that somebody wrote past this program get their place in the chain
+    with ledger.transaction(durable=True):  # another prune may be at it
+        seq, hash, count = _prefix(ledger, before)
+        if count:
+            ledger.write("anchor_put", seq=seq, hash=hash, at=now, before=before, count=count, who=who)
+    return count
+
+
+def _prefix(ledger: Ledger, before: int) -> tuple[int, str, int]:
+    """The last of the events that may go, its hash, and how many there are beyond the newest anchor."""
     newest = ledger.row("anchor_newest")
     first = ledger.row("event_first_since", after=newest[0] if newest else 0, before=before)
     last = ledger.row("event_before", seq=first[0]) if first else ledger.row("event_last")
     if last is None or (newest and last[0] <= newest[0]):
-        return 0
-    count = int(last[0]) - (newest[0] if newest else 0)
-    if not dry_run:
-        with ledger.transaction(durable=True):
-            ledger.write("anchor_put", seq=last[0], hash=last[1], at=now, before=before, count=count, who=who)
-    return count
+        return 0, "", 0
+    return last[0], last[1], int(last[0]) - (newest[0] if newest else 0)
 
 
 def _events(ledger: Ledger, tick: Callable[[str, int], object]) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import glob
 import os
+import pathlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from watchbill.ledger import chain, db, migrate, problems, seal, verify, witness
@@ -75,11 +76,24 @@ def repair(path: str, author: str, now: int, alone: Callable[[], None] = lambda:
     return Repaired(damaged, tables, anchored)
 
 
+@contextmanager
+def _log_kept(path: str) -> Iterator[None]:
+    """While somebody reads, nobody who closes the ledger empties its log and removes it. Nothing is changed by us."""
+    with ExitStack() as stack:
+        with suppress(sqlite3.DatabaseError):  # gone, or too damaged to be opened: then nobody else opens it either
+            reader = sqlite3.connect(f"{pathlib.Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None)
+            stack.callback(reader.close)
+            reader.execute("BEGIN")
+            reader.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        yield
+
+
 def _copy(path: str, work: str) -> None:
     """Work on a copy: opening a ledger changes it. Its header is given back what is the same in every ledger."""
-    for suffix in ("", "-wal"):
-        if os.path.exists(path + suffix):
-            shutil.copyfile(path + suffix, work + suffix)
+    with _log_kept(path):
+        for suffix in ("", "-wal"):
+            if os.path.exists(path + suffix):
+                shutil.copyfile(path + suffix, work + suffix)
     with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(work)) as connection:
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         return
