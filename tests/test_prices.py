@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import genai_prices
 import pytest
@@ -196,3 +197,24 @@ def test_the_operators_table_as_it_is_written(tmp_path: Path) -> None:
     assert read_roster(str(tmp_path)).fleet.prices == {
         "gpt-5.5": Price(2_500_000, 10_000_000, 250_000, 2_500_000), "*": Price(0, 0, 0, 0),
     }  # fmt: skip
+
+
+def test_a_name_that_nobody_knows_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask every provider takes a millisecond, and a run asks often: its beats came too late.
+
+    Broken once: asked anew each time; as many questions again.
+    """
+    monkeypatch.setattr(prices, "_nobodys", set())
+    asked: list[object] = []
+    real = genai_prices.calc_price
+
+    def counted(*args: Any, **more: Any) -> Any:
+        asked.append(args)
+        return real(*args, **more)
+
+    monkeypatch.setattr(genai_prices, "calc_price", counted)
+    first = prices.price("nobody-sells-this", Tokens(1, 1), {})
+    before = len(asked)
+    assert before > len(providers)
+    assert prices.price("nobody-sells-this", Tokens(2, 1), {}).micro > first.micro
+    assert len(asked) <= before + 1

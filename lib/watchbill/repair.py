@@ -64,8 +64,8 @@ def _tidy_after_the_dead(f: Firing) -> None:
     root = f.ports.home.worktrees
     for id in sorted(os.listdir(root)) if os.path.isdir(root) else []:
         row, owned = firings.get(f.ledger, id), claims.of_firing(f.ledger, id)
-        if row is None or row.ended is None or row.repo not in f.fleet.repos:
-            continue
+        if row is None or row.ended is None or row.repo not in f.fleet.repos or look.alive(row):
+            continue  # it may live on, ended on record under an id that this host had before
         if owned is not None and owned.state in ("intended", "won"):
             continue
         try:
@@ -80,7 +80,9 @@ def _tidy_after_the_dead(f: Firing) -> None:
 def _keep_what_is_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
     """However a dead firing's claim came to its end: what it had been paid for, and did not land, is kept."""
     repo, tip = f.fleet.repos[row.repo], row.tip or row.intended
-    if row.record in _LANDED or not any(step.name == "engine" for step in steps.of_firing(f.ledger, dead.id)):
+    history = steps.of_firing(f.ledger, dead.id)
+    worked = dead.engine is not None or not history or any(step.name == "engine" for step in history)
+    if row.record in _LANDED or not worked:
         return
     if dead.id in f.ports.mirror(repo).kept():
         return

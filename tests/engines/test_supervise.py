@@ -16,7 +16,7 @@ from support.engines import FIRING, SHORT, a_jail, a_task, left, lines, run, wai
 from watchbill import process
 from watchbill.clock import SystemClock
 from watchbill.engines import supervise
-from watchbill.engines.base import Filled
+from watchbill.engines.base import Filled, Tokens
 from watchbill.engines.bill import Bill, Priced
 from watchbill.engines.supervise import CheckRun, Heard
 from watchbill.errors import Fixable
@@ -76,6 +76,80 @@ def test_trouble_is_its_last_and_comes_before_the_exit_status(tmp_path: Path) ->
     assert run(a_task(tmp_path, "outsider", text), "outsider").verdict == "billing"
 
 
+LIMIT = 'say("rate_limited"{until})\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "limit"),
+    [
+        (LIMIT.format(until=", until=time.time() + 3600") + "time.sleep(60)", "rate_limited", None),
+        (LIMIT.format(until="") + "time.sleep(60)", "rate_limited", "wall"),
+        ('say("overloaded")\ntime.sleep(60)', "overloaded", "wall"),
+        (LIMIT.format(until="") + 'say("usage", cost_usd=0.1)\ntime.sleep(60)', "timeout", "wall"),
+    ],
+)
+def test_who_is_limited_and_waits_for_the_reset_is_limited(
+    tmp_path: Path, text: str, verdict: str, limit: str | None
+) -> None:
+    """As many programs do. Each firing of each of twenty agents waited for its whole time, and three of them made the
+    issue a person's; what was hit last before a time-out counts, unless the model has answered since.
+
+    Broken once: a time-out whatever it had said; no hold, and a try.
+    """
+    done = run(a_task(tmp_path, "command", text, wall_s=1.5 if limit else 20), "command")
+    assert (done.verdict, done.limit) == (verdict, limit)
+    assert done.duration_s < 10  # with its reset beyond its time it is ended at once
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ('say("overloaded")\nsay("usage", cost_usd=0.4)\nsay("message", text="done")', "ok"),
+        (LIMIT.format(until="") + 'say("usage", input_tokens=4)', "ok"),
+        ('say("overloaded")\nsay("usage", cost_usd=0.4)\nraise SystemExit(1)', "overloaded"),
+        ('say("overloaded")\nsay("message", text="done")', "overloaded"),  # the program's word, not its model's
+        ('say("usage", cost_usd=0.4)\n' + LIMIT.format(until=""), "rate_limited"),
+    ],
+)
+def test_work_that_was_finished_after_a_moment_of_trouble_is_finished(tmp_path: Path, text: str, verdict: str) -> None:
+    """Paid for, thrown back and paid for again, because a provider was overloaded for a second in between.
+
+    Broken once: any trouble came before the exit status; `overloaded`, though it had gone on and ended well.
+    """
+    assert run(a_task(tmp_path, "command", text), "command").verdict == verdict
+
+
+def test_a_word_of_the_programs_own_is_no_answer(tmp_path: Path) -> None:
+    """A "starting" healed the hold of an account that was limited two seconds later; everybody was let in for it.
+
+    Broken once: a message was an answer; the canary's hold was lifted.
+    """
+    heard: list[Heard] = []
+    text = 'say("message", text="starting")\ntime.sleep(1.2)\nsay("rate_limited")\nraise SystemExit(1)'
+    done = run(a_task(tmp_path, "command", text), "command", listen=heard.append)
+    assert done.verdict == "rate_limited"
+    assert len(heard) >= 2
+    assert not any(one.answered for one in heard)
+
+
+def test_lines_by_the_thousand_are_priced_now_and_then(tmp_path: Path) -> None:
+    """Each line priced anew: no beat, no limit and no signal for half a minute, with a wall limit of five seconds.
+
+    Broken once: priced in `_used`; as often as there are lines.
+    """
+    asked: list[str | None] = []
+
+    def price(model: str | None, tokens: Tokens) -> Priced:
+        asked.append(model)
+        return Priced(tokens.input, False)
+
+    text = 'lines = [json.dumps({"type": "usage", "input_tokens": 1, "model": f"m{n % 16}"}) for n in range(20000)]\n'
+    text += 'print("\\n".join(lines))'
+    done = run(a_task(tmp_path, "command", text, cost_micro=900_000), "command", price=price)
+    assert (done.verdict, done.cost_micro) == ("ok", 20_000)
+    assert len(asked) < 20_000 * 16 / 50
+
+
 @pytest.mark.parametrize(
     ("adapter", "says", "cap", "tariff", "cost"),
     [
@@ -88,6 +162,7 @@ def test_trouble_is_its_last_and_comes_before_the_exit_status(tmp_path: Path) ->
         ("command", None, 900_000, {"unmeasured": "deny"}, (900_000, "reservation")),
         ("command", None, 900_000, {"unmeasured": "allow-and-alert"}, (0, "unmeasured")),
         ("command", None, None, {}, (0, "unmeasured")),
+        ("command", None, None, {"capped": True}, (0, "reservation")),  # in tokens or turns, which are charged so
         ("scripted", None, 900_000, {}, (0, "free")),
         ("scripted", {"output_tokens": 5}, 900_000, {}, (5, "priced")),
     ],

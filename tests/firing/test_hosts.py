@@ -50,7 +50,7 @@ def test_several_hosts_many_issues_and_random_kills(tmp_path: Path) -> None:
     """
     found = contest(tmp_path, seed=7, hosts=3, count=12)
     assert found["wrong"] == [], found
-    assert found["ends"]["killed"] > 0, found
+    assert found["ends"].get("killed", 0) > 0, found
 
 
 def test_a_dead_host_is_taken_over_after_its_ttl_and_its_zombie_lands_nothing(tmp_path: Path) -> None:

@@ -82,13 +82,14 @@ def test_a_silent_third_try_has_no_fourth_by_takeover(tmp_path: Path) -> None:
 def test_what_other_hosts_spent_counts_towards_the_cap_of_the_issue(tmp_path: Path) -> None:
     """Before: `spent` was written into the record and never read.
 
-    Broken on purpose: with `_spent_elsewhere` always 0 it was claimed, and paid for.
+    Broken on purpose: with the record's figure asked neither in `examine` nor in `reserve` it was claimed and paid for.
     """
     with fleet(tmp_path, toml="[caps]\nissue_usd = 2\n") as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         forged(it, number, state="released", outcome="retry", spent=5_000_000)
         ended = it.fire("bosun")
-        assert ended.outcome == "idle", ended
+        assert (ended.outcome, ended.status) == ("capped", 75), ended
+        assert "$5.00 spent and $0.00 reserved for this issue of $2.00" in ended.reason
         assert "capped-issue-usd" in it.run("why", ended.object["firing"], "--json").stdout
         assert it.labels(number) == {LABEL}
 

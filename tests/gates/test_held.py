@@ -106,6 +106,17 @@ def test_a_healed_hold_lets_agents_in_one_by_one() -> None:
         assert turn == 0 or held.refuse(an_agent(agent), seen(healed, now=NOW + turn - 1)) is not None
 
 
+@pytest.mark.parametrize("ahead_s", [1, 86_400 * 365])
+def test_a_hold_that_healed_while_the_clock_was_ahead_holds_nobody(ahead_s: int) -> None:
+    """A wrong clock was put right, and all agents of an account stood still for a year; no command lifted that.
+
+    Broken once: free from `lifted_at` on, though that was still to come.
+    """
+    healed = a_limit(NOW + ahead_s - 5, lifted_at=NOW + ahead_s, eases_until=NOW + ahead_s + holds.EASE_S)
+    for n in range(20):
+        assert held.refuse(an_agent(f"agent-{n}"), seen(healed)) is None
+
+
 def test_two_healed_holds_have_their_own_order() -> None:
     one, other = (a_limit(NOW - 5, lifted_at=NOW, eases_until=NOW + 60) for _ in range(2))
     crew = [f"agent-{n}" for n in range(20)]

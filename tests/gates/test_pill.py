@@ -17,15 +17,17 @@ from support.fleet import write_agent
 from support.gates import NOW, a_hold
 from support.ledgers import firing as a_row
 from support.ledgers import new_ledger
-from watchbill import gates, holds, pill
-from watchbill.compiled import Compiled
+from watchbill import breaker, gates, holds, pill
+from watchbill.cli import main
+from watchbill.compiled import Breaker, Compiled
 from watchbill.gates import capped, snapshot
 from watchbill.home import Home
-from watchbill.ledger import db
+from watchbill.ledger import db, windows
 from watchbill.ledger import holds as rows
 from watchbill.ledger.db import Ledger
+from watchbill.ledger.windows import Window
 from watchbill.live import Firing
-from watchbill.outcomes import Ended
+from watchbill.outcomes import Ended, Ending
 from watchbill.pill import Limit
 from watchbill.ports import Ports
 from watchbill.roster import read_roster
@@ -358,3 +360,96 @@ def test_exactly_one_of_many_processes_goes_first(tmp_path: Path) -> None:
         for id in ids:
             assert not rows.go_first(ledger, id, "f99", NOW + 5, NOW + 300)
             assert rows.go_first(ledger, id, "f99", NOW + 305, NOW + 600)  # dead, it is replaced
+
+
+# What was found, each by the way it was found
+
+
+def test_one_past_its_gates_goes_first_or_waits_like_everybody(crew: Crew) -> None:
+    """A limit is hit, and its reset passes, while two prepare their worktrees: both began at once, beside the canary,
+    and healed nothing.
+
+    Broken once: `still_first` looked at what had been waiting at the beginning only; both went on, canary NULL.
+    """
+    one, other = crew.fires("alone-0"), crew.fires("alone-1")
+    assert one is not None
+    assert other is not None
+    pill.swallow(crew.ledger, limit(NOW + 60), "firing f9", crew.now)
+    crew.clock.at = NOW + 60
+    pill.still_first(one)
+    assert one.canary_of == (the_one(crew.ledger).id,)
+    with pytest.raises(Ended, match="another firing tries it first"):
+        pill.still_first(other)
+    pill.still_first(one)  # as often as it likes
+    pill.answered(one, frozenset({"account"}))
+    assert crew.past_the_gates() >= {*Crew.BOTH, *Crew.OTHER}
+    assert rows.healing(crew.ledger, "account", "team", "rate_limit") is None
+
+
+def test_whoever_loses_the_canarys_place_asks_its_fallbacks_window_too(crew: Crew) -> None:
+    """It ran on a subscription that the operator had said to leave alone at 90 %.
+
+    Broken once: holds were asked of the fallback, and its windows only in the gate; it went on at 95 %.
+    """
+    for name in Crew.BOTH:
+        ours = crew.roster.agents[name]
+        crew.roster.agents[name] = ours._replace(uses=(ours.uses[0], ours.uses[1]._replace(most_used_ppm=900_000)))
+    pill.swallow(crew.ledger, limit(NOW + 60), "firing f1", crew.now)
+    crew.clock.at = NOW + 60
+    late, free = crew.passes("both-0"), crew.passes("both-1")
+    assert late is not None
+    assert free is not None
+    assert crew.fires("alone-0") is not None  # faster
+    assert went_on(free)  # room is left
+    with crew.ledger.transaction():
+        windows.put(crew.ledger, Window("other", "five_hour", 950_000, NOW + 3600, NOW))
+    assert not went_on(late)
+
+
+def test_an_agent_waits_for_no_turn_after_its_own_breaker(crew: Crew) -> None:
+    """It had shown that it is sound, and stood still for up to a minute more. Broken once: eased like an account."""
+    pill.swallow(crew.ledger, Limit("agent", "alone-0", "breaker", "it failed", first_wait_s=60), "firing f1", crew.now)
+    crew.clock.at = NOW + 60
+    canary = crew.fires("alone-0")
+    assert canary is not None
+    assert canary.canary_of
+    pill.answered(canary, frozenset({"agent"}))
+    assert "alone-0" in crew.past_the_gates()
+
+
+def test_a_persons_resume_begins_a_breakers_count_anew(crew: Crew, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first failure after it opened the breaker again. Broken once: the streak stayed; the hold stood again."""
+    row, end = a_row("alone-0", "f1", HOST), Ending("engine_failed", "crash", "engine-crash")
+    for _ in range(3):
+        breaker.failed(crew.ledger, row, Breaker(3, 60), end, crew.now)
+    assert "alone-0" not in crew.past_the_gates()
+    assert main.run(["--home", crew.home.root, "resume", "alone-0"]) == 0
+    assert "everybody" not in capsys.readouterr().out
+    breaker.failed(crew.ledger, row, Breaker(3, 60), end, crew.now)
+    assert "alone-0" in crew.past_the_gates()
+
+
+def test_an_answer_right_before_the_next_limit_does_not_begin_the_waits_anew(crew: Crew) -> None:
+    """Healed and hit again within the easing: the wait stayed a quarter of an hour for ever.
+
+    Broken once: a new hold with its first strike; 900 s each time.
+    """
+    waits = []
+    pill.swallow(crew.ledger, limit(), "firing f1", crew.now)
+    for _ in range(3):
+        hold = the_one(crew.ledger)
+        waits.append((hold.until or 0) - crew.now)
+        crew.clock.at = float(hold.until or 0)
+        canary = crew.fires("alone-0")
+        assert canary is not None
+        pill.answered(canary, frozenset({"account"}))
+        crew.clock.at += 2
+        pill.swallow(crew.ledger, limit(), f"firing {canary.id}", crew.now)
+    assert waits == [900, 1800, 3600]
+    crew.clock.at = float(the_one(crew.ledger).until or 0)
+    canary = crew.fires("alone-0")
+    assert canary is not None
+    pill.answered(canary, frozenset({"account"}))
+    crew.clock.at += holds.EASE_S  # all are in again: what is hit now is news
+    pill.swallow(crew.ledger, limit(), "firing f9", crew.now)
+    assert the_one(crew.ledger).strikes == 1

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from watchbill import lock
+from watchbill import compiled, lock
 from watchbill.cli import shared
 from watchbill.cli.pause import author
 from watchbill.clock import moment
@@ -30,6 +30,7 @@ from watchbill.outcomes import EXIT
 from watchbill.reports.ending import printable
 
 HELP = "check, prune, export, copy or repair the ledger"
+_KEEP_S = 90 * 86_400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -38,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one = words.add_parser("verify", help="the file, the chain of events, the sums, and every row against its events")
     one.add_argument("--json", action="store_true", help="one JSON object with a schema version")
     one = words.add_parser("prune", help="remove what is old; what reports and proofs need stays")
-    one.add_argument("--keep", default="90d", metavar="SPAN", help="how far back to keep (default: 90d)")
+    one.add_argument("--keep", metavar="SPAN", help="how far back to keep (default: [ledger] keep, else 90d)")
     one.add_argument("--dry-run", action="store_true", help="say what would go and remove nothing")
     one.add_argument("--json", action="store_true", help="one JSON object with a schema version")
     one = words.add_parser("export", help="every row as a line of JSON")
@@ -87,12 +88,19 @@ def _verify(ledger: Ledger, as_json: bool) -> int:
     return EXIT["needs_human"]
 
 
+def _kept_s(home: Home) -> int:
+    """By the roster, as it was last compiled."""
+    roster = compiled.load(home.roster)
+    return roster.fleet.ledger_keep_s if roster else _KEEP_S
+
+
 def _prune(ledger: Ledger, home: Home, args: argparse.Namespace) -> int:
     now = int(time.time())
-    before = now - _seconds(args.keep, "--keep")
+    before = now - (_kept_s(home) if args.keep is None else _seconds(args.keep, "--keep"))
     gone = prune.prune(
-        ledger, home.blobs, before, now, author(), dry_run=args.dry_run, tick=lambda what, n: _progress(what, n, 0)
-    )
+        ledger, home.blobs, before, now, author(), dry_run=args.dry_run, tick=lambda what, n: _progress(what, n, 0),
+        spared=frozenset(os.listdir(home.worktrees) if os.path.isdir(home.worktrees) else ()),
+    )  # fmt: skip
     _progress("", 0, 0)
     if args.json:
         shared.print_json({"before": before, "dry_run": args.dry_run, **gone._asdict()})

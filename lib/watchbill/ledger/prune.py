@@ -41,12 +41,15 @@ class Pruned(NamedTuple):
 
 def prune(
     ledger: Ledger, blobs: str, before: int, now: int, who: str, *, dry_run: bool = False,
-    tick: Callable[[str, int], object] = lambda *_: None,
+    tick: Callable[[str, int], object] = lambda *_: None, spared: frozenset[str] = frozenset(),
 ) -> Pruned:  # fmt: skip
-    """Remove what ended before `before` (UTC epoch seconds); `blobs` is the directory of the evidence's bytes."""
+    """Remove what ended before `before` (UTC epoch seconds); `blobs` is the directory of the evidence's bytes.
+
+    `spared`: firings that left something which nobody has looked after yet, and whose history says what it is.
+    """
     events = _anchor(ledger, before, now, who, dry_run)
     before = min(before, _anchored(ledger)) if not dry_run else before
-    firings = _firings(ledger, before, dry_run, tick)
+    firings = _firings(ledger, before, spared, dry_run, tick)
     rows = _count(ledger, "holds", before), _count(ledger, "base_checks", before)
     if not dry_run:
         with ledger.transaction(durable=True):
@@ -98,11 +101,13 @@ def _events(ledger: Ledger, tick: Callable[[str, int], object]) -> None:
         tick("events", gone)
 
 
-def _firings(ledger: Ledger, before: int, dry_run: bool, tick: Callable[[str, int], object]) -> int:
+def _firings(
+    ledger: Ledger, before: int, spared: frozenset[str], dry_run: bool, tick: Callable[[str, int], object]
+) -> int:
     """The firings that ended before, with all they left; how many rows of `firings` went."""
     after, gone = "", 0
-    while ids := [row[0] for row in ledger.rows("prune_candidates", after=after, before=before, most=200)]:
-        done = 0
+    while found := [row[0] for row in ledger.rows("prune_candidates", after=after, before=before, most=200)]:
+        ids, done = [id for id in found if id not in spared], 0
         while done < len(ids):
             if dry_run:
                 gone += sum(bool(ledger.row("prune_would", firing=id)) for id in ids)
@@ -113,7 +118,7 @@ def _firings(ledger: Ledger, before: int, dry_run: bool, tick: Callable[[str, in
                     gone += _firing(ledger, ids[done])
                     done += 1
             tick("firings", gone)
-        after = ids[-1]
+        after = found[-1]
     return gone
 
 

@@ -28,7 +28,7 @@ def turn(path: str, suffix: str, wait_s: float) -> Iterator[int]:
         until, pause = time.monotonic() + wait_s, _FIRST_S
         while not _taken(lock):
             if time.monotonic() >= until:
-                raise problems.locked(path, wait_s, f"{path + suffix} is locked")
+                raise problems.locked(path + suffix, wait_s, "it is what whoever writes to the ledger waits for")
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_S)
         yield lock
