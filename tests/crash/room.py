@@ -95,12 +95,15 @@ class Room(NamedTuple):
         raise AssertionError(f"not at rest after {firings} firings: {ended}; {wrong([self.it], self.ran)}")
 
     def _past_limits(self) -> dict[str, Any]:
-        """A firing, once GitHub lets the host ask again: a limit holds it for the second or two it is given."""
-        for _ in range(40):
+        """A firing, once GitHub lets the host ask again: a limit holds it for the second it is given, and for two
+        minutes when it was hit twice. Those are made to pass; what happens at their end is not."""
+        for n in range(40):
             ended = self.zygote.fire(self.it.home, "relief")
             if ended["outcome"] != "held":
                 break
             time.sleep(0.2)
+            if n >= 10:
+                self.it.change("UPDATE holds SET until = unixepoch() WHERE scope = 'github' AND lifted_at IS NULL")
         return ended
 
     def sweep(self) -> str:
