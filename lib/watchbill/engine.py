@@ -59,6 +59,15 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
         tariff(f),
     )
     f.result = result
+    _meter(f, result)
+    _keep_transcript(f, result)
+    if result.verdict != "ok":
+        raise _ended(f, result)
+    return result
+
+
+def _meter(f: Firing, result: Result) -> None:
+    """What the run is charged, on record before anything else can go wrong; and what follows when nobody can say."""
     if result.basis == "unmeasured" and any(cap.scope == "firing" for cap in f.agent.caps):
         f.alert("nobody can say what this run cost; it is counted as nothing, as `unmeasured` in fleet.toml says")
     charged = Bill(result.cost_micro, result.basis)
@@ -66,6 +75,9 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
     mute = result.basis == "reservation" and result.stopped_by is None and result.verdict in _OF_ITSELF
     if mute and f.fleet.unmeasured == "deny":
         park(f, "unmeasured", 'nobody can say what its run cost, and fleet.toml says unmeasured = "deny"')
+
+
+def _keep_transcript(f: Firing, result: Result) -> None:
     evidence.keep(
         f,
         "transcript",
@@ -93,9 +105,6 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
         isolation=result.isolation,
         strays=result.strays,
     )
-    if result.verdict != "ok":
-        raise _ended(f, result)
-    return result
 
 
 def _begin(f: Firing) -> None:

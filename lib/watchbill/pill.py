@@ -108,9 +108,9 @@ def mine(f: Firing) -> list[Hold]:
 def still_first(f: Firing) -> None:
     """Right before the engine starts: it was not replaced, and is the canary too of what has come to its end since.
 
-    Ended `held` when another is faster.
+    Ended `held` when another is faster, or it is no limit that waits but a stop whose end somebody has to look at.
     """
-    missed = _try_first(f)
+    missed = next((hold for hold in mine(f) if holds.stops(hold)), None) or _try_first(f)
     if missed is not None:
         raise Ended("held", f"{holds.said(missed)}; another firing tries it first", holds.reason_id(missed))
 

@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -24,34 +24,25 @@ from watchbill import compiled, look, process
 from watchbill.claims.hold import VERSION, HoldRecord
 from watchbill.clock import SystemClock
 from watchbill.compiled import Compiled
-from watchbill.engines.keeper import MARKER
 from watchbill.errors import Fixable
 from watchbill.home import Home
 from watchbill.host import host_id
 from watchbill.ids import new_id
-from watchbill.ledger import claims, db, evidence, firings, holds, meters, polls, reservations, steps
+from watchbill.ledger import claims, db, evidence, firings, holds, polls, reservations
 from watchbill.ledger.db import Ledger
 from watchbill.ledger.holds import Hold
-from watchbill.outcomes import Ending
+from watchbill.outcomes import Ending as End
 from watchbill.process import Identity
+from watchbill.runners import Ending, Live, Say, Told, issue_of, living
 from watchbill.woken import Options
 
 KIND = "stop"
-#: So long a runner has, from its signal on: the engine's short ladder (4.5 s), keeping the work, settling, releasing.
-PATIENCE_S = 6.5
-#: Who passed its gates just before the hold was written is found within this.
-_SLIPPED_S = 1.0
 #: An edited roster is read in this time, or the last that compiled will do.
 _ROSTER_S = 2.0
 #: The ledger gets so long before the rest begins without it.
 LEDGER_S = 2.0
-#: From the first signal on; whoever is killed now is gone in milliseconds, unless he hangs in the kernel.
-_OVER_S = 9.0
 #: Giving back one claim may take so long, and all of them together.
 _RELEASE_S, _RELEASES_S = 20.0, 60.0
-_LOOK_S = 0.05
-
-Say = Callable[[str], None]
 
 
 class Order(NamedTuple):
@@ -61,18 +52,6 @@ class Order(NamedTuple):
     author: str
     since: int  # UTC epoch seconds
     until: int | None  # None: until somebody resumes
-
-
-class Live(NamedTuple):
-    """A firing that runs."""
-
-    agent: str
-    firing: str | None  # None: it has not begun its row, or the ledger cannot be read
-    issue: str | None  # acme/api#41
-    who: Identity
-    step: str | None
-    since: int | None
-    spent_micro: int | None  # None: not known yet
 
 
 class Became(NamedTuple):
@@ -109,38 +88,21 @@ class Stopped(NamedTuple):
         return self.problem is None and not self.left and all(one.billed for one in self.firings)
 
 
-class _Told(NamedTuple):
-    """Somebody who was told to end."""
-
-    live: Live
-    at: float  # monotonic seconds
-    tree: tuple[Identity, ...]  # it and everything below it, then
-
-
 def everything(home: Home, order: Order, roster: Compiled | None, say: Say, book: Book) -> Stopped:
     """End all that runs, on record. `book` has written the hold, or is still trying to."""
-    ending = _Ending(home, book, say)
+    book.telling = True
+    ending = Ending(home, lambda: book.live, say)
     ending.tell_and_wait()
-    killed = ending.kill()
-    left = ending.left()
+    ending.kill()
     try:
-        return _finish(ending, killed, left, home, order, roster, say, book)
+        return _finish(ending, home, order, roster, say, book)
     finally:
         for live in ending.above()[:1]:
             say(f"this stop runs inside {live.agent} (pid {live.who.pid}): it is told last, and ends both")
             process.tell(live.who, signal.SIGTERM)
 
 
-def _finish(
-    ending: _Ending,
-    killed: set[Identity],
-    left: tuple[int, ...],
-    home: Home,
-    order: Order,
-    roster: Compiled | None,
-    say: Say,
-    book: Book,
-) -> Stopped:
+def _finish(ending: Ending, home: Home, order: Order, roster: Compiled | None, say: Say, book: Book) -> Stopped:
     """Put on record what was ended."""
     book.finish()
     said: dict[str, str] = {}
@@ -150,12 +112,12 @@ def _finish(
             ledger = db.open_ledger(home.ledger)
             try:
                 said = _put_on_record(home, ledger, order, roster, say)
-                return ending.report(killed, left, ledger, said, None)
+                return _report(ending, home, ledger, said, None)
             finally:
                 ledger.close()
         except Fixable as found:
             problem = found
-    return ending.report(killed, left, None, said, problem)
+    return _report(ending, home, None, said, problem)
 
 
 def roster_of(home: Home) -> Compiled | None:
@@ -284,187 +246,41 @@ def hold(ledger: Ledger, order: Order) -> Order:
     return order
 
 
-def living(ledger: Ledger, host: str) -> tuple[Live, ...]:
-    """The firings of this host whose process runs, by the ledger."""
-    return tuple(_live(ledger, row) for row in firings.live(ledger, host) if look.alive(row))
-
-
-def _live(ledger: Ledger, row: firings.Firing) -> Live:
-    where, meter = steps.of_firing(ledger, row.id), meters.get(ledger, row.id)
-    return Live(
-        agent=row.agent,
-        firing=row.id,
-        issue=_issue(row),
-        who=Identity(row.pid, row.pid_started, row.boot),
-        step=where[-1].name if where else None,
-        since=row.started,
-        spent_micro=meter.cost_micro if meter else None,
-    )
-
-
 def _issue_of(ledger: Ledger, firing: str) -> str:
     row = firings.get(ledger, firing)
-    return (_issue(row) if row else None) or f"firing {firing}"
+    return (issue_of(row) if row else None) or f"firing {firing}"
 
 
-def _issue(row: firings.Firing) -> str | None:
-    return f"{row.repo}#{row.number}" if row.number else None
+# What became of them
 
 
-def runners(home: Home) -> Iterator[Live]:
-    """Who holds an agent's lock, as every firing past its gates does: by the kernel, whatever the ledger says."""
-    for name in sorted(os.listdir(home.locks)) if os.path.isdir(home.locks) else []:
-        agent, dot, kind = name.rpartition(".")
-        if not dot or kind != "lock" or agent == "host":
-            continue
-        for pid in process.holders(os.path.join(home.locks, name)):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if pid != os.getpid():
-                    yield Live(agent, None, None, process.identity(pid), None, None, None)
+def _report(
+    ending: Ending, home: Home, ledger: Ledger | None, said: dict[str, str], problem: Fixable | None
+) -> Stopped:
+    """`said`: firing -> why its claim could not be given back."""
+    rows = [_became(ending, home, told, ledger, said) for told in ending.told.values()]
+    gone = max(ending.gone.values(), default=ending.began)
+    unreleased = {_issue_of(ledger, firing): why for firing, why in said.items() if why} if ledger else {}
+    return Stopped(problem, tuple(rows), ending.left(), gone - ending.began, unreleased)
 
 
-# Ending what runs
-
-
-class _Ending:
-    """Who was told to end, and what is left of them."""
-
-    def __init__(self, home: Home, book: Book, say: Say) -> None:
-        self._home, self._book, self._say = home, book, say
-        book.telling = True
-        self._above = set(process.ancestors())  # this stop may have been typed below a firing
-        self._told: dict[Identity, _Told] = {}
-        self._gone: dict[Identity, float] = {}
-        self._began = time.monotonic()
-
-    def tell_and_wait(self) -> None:
-        """SIGTERM to each, once; until all are gone, or their time is over."""
-        said: list[str] = []
-        while True:
-            new = self._tell()
-            running = self._running()
-            words = [f"{told.live.agent} (pid {told.live.who.pid})" for told in running]
-            if words and words != said:
-                self._say(f"waiting for {', '.join(words)} ...")
-            said = words
-            spent_s = time.monotonic() - self._began
-            if spent_s > PATIENCE_S or (not new and not running and spent_s > _SLIPPED_S):
-                return
-            time.sleep(_LOOK_S)
-
-    def _tell(self) -> list[_Told]:
-        """Tell whoever is there and was not told yet."""
-        new = []
-        for live in (*self._book.live, *runners(self._home)):
-            if live.who in self._told:
-                known = self._told[live.who]
-                if known.live.firing is None and live.firing is not None:
-                    self._told[live.who] = known._replace(live=live)
-                continue
-            if not process.alive(live.who) or live.who.pid in self._above:
-                continue
-            tree = tuple(_identities([live.who.pid, *process.descendants(live.who.pid)]))
-            process.tell(live.who, signal.SIGTERM)
-            self._told[live.who] = _Told(live, time.monotonic(), tree)
-            new.append(self._told[live.who])
-        return new
-
-    def _running(self) -> list[_Told]:
-        now, found = time.monotonic(), []
-        for who, told in self._told.items():
-            if who in self._gone:
-                continue
-            if any(process.alive(one) for one in told.tree):
-                found.append(told)
-            else:
-                self._gone[who] = now
-        return found
-
-    def kill(self) -> set[Identity]:
-        """Whoever had its time, with everything below it; then what carries the mark of a firing of this home.
-
-        Who comes only now has passed its gates before the hold, owns nothing, and is killed without being asked.
-        """
-        killed: set[Identity] = set()
-        empty = 0
-        while empty < 3 and time.monotonic() - self._began < _OVER_S:
-            self._tell()
-            running = self._running()
-            for told in running:
-                if process.alive(told.live.who):
-                    self._say(f"killing {told.live.agent} (pid {told.live.who.pid}) and what it started")
-                    process.end_tree(told.live.who)
-                    killed.add(told.live.who)
-            self._running()
-            marked = self._marked()
-            process.end(marked, 0.5, self._is_marked)
-            rest = [one.pid for told in self._told.values() for one in told.tree if process.alive(one)]
-            process.end(rest, 0.5)
-            empty = 0 if running or marked or rest else empty + 1
-        return killed
-
-    def _marked(self) -> list[int]:
-        """What carries the mark of a firing of this home."""
-        ids, ours = self._ids(), {live.who.pid for live in self.above()}
-        spared = {os.getpid(), *self._above, *(pid for one in ours for pid in process.descendants(one))}
-        return [pid for pid, id in process.marks(MARKER).items() if id in ids and pid not in spared]
-
-    def _is_marked(self, pid: int) -> bool:
-        return any(process.is_marked(pid, MARKER, id) for id in self._ids())
-
-    def _ids(self) -> set[str]:
-        """Of those told to end, and of all that have a worktree."""
-        ids = {told.live.firing for told in self._told.values() if told.live.firing}
-        with contextlib.suppress(OSError):
-            ids.update(os.listdir(self._home.worktrees))
-        return ids
-
-    def above(self) -> list[Live]:
-        """The firing that this stop was typed in, if it was: it would sweep the stop with all else it started."""
-        return [live for live in (*self._book.live, *runners(self._home)) if live.who.pid in self._above]
-
-    def left(self) -> tuple[int, ...]:
-        """Pids that are still there."""
-        trees = (one for told in self._told.values() for one in told.tree)
-        return tuple(sorted({one.pid for one in trees if process.alive(one)} | set(self._marked())))
-
-    def report(
-        self,
-        killed: set[Identity],
-        left: tuple[int, ...],
-        ledger: Ledger | None,
-        said: dict[str, str],
-        problem: Fixable | None,
-    ) -> Stopped:
-        """What became of each; `said`: firing -> why its claim could not be given back."""
-        rows = [self._became(told, killed, ledger, said) for told in self._told.values()]
-        gone = max(self._gone.values(), default=self._began)
-        unreleased = {_issue_of(ledger, firing): why for firing, why in said.items() if why} if ledger else {}
-        return Stopped(problem, tuple(rows), left, gone - self._began, unreleased)
-
-    def _became(self, told: _Told, killed: set[Identity], ledger: Ledger | None, said: dict[str, str]) -> Became:
-        live, who = told.live, told.live.who
-        how = "still runs" if process.alive(who) else "killed" if who in killed else "ended by itself"
-        row = _row_of(ledger, live) if ledger else None
-        was = Became(
-            agent=live.agent, firing=live.firing, issue=live.issue, pid=who.pid,
-            pids=tuple(one.pid for one in told.tree), how=how, seconds=self._gone.get(who, time.monotonic()) - told.at,
-            outcome=None, cost_micro=None, basis=None, billed=ledger is not None and live.firing is None, claim="-",
-            kept=None, left=tuple(one.pid for one in told.tree if process.alive(one)),
-        )  # fmt: skip
-        if ledger is None or row is None:
-            return was  # with a ledger: it ended before it began, and neither owned nor owed anything
-        return was._replace(
-            firing=row.id, issue=_issue(row), outcome=row.outcome, cost_micro=row.cost_micro, basis=row.cost_basis,
-            billed=row.ended is not None and not reservations.open_of(ledger, row.id),
-            claim=_claim(ledger, row.id, said.get(row.id, "")), kept=_kept(self._home, ledger, row.id),
-        )  # fmt: skip
-
-
-def _identities(pids: list[int]) -> Iterator[Identity]:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            yield process.identity(pid)
+def _became(ending: Ending, home: Home, told: Told, ledger: Ledger | None, said: dict[str, str]) -> Became:
+    live, who = told.live, told.live.who
+    how = "still runs" if process.alive(who) else "killed" if who in ending.killed else "ended by itself"
+    row = _row_of(ledger, live) if ledger else None
+    was = Became(
+        agent=live.agent, firing=live.firing, issue=live.issue, pid=who.pid,
+        pids=tuple(one.pid for one in told.tree), how=how, seconds=ending.gone.get(who, time.monotonic()) - told.at,
+        outcome=None, cost_micro=None, basis=None, billed=ledger is not None and live.firing is None, claim="-",
+        kept=None, left=tuple(one.pid for one in told.tree if process.alive(one)),
+    )  # fmt: skip
+    if ledger is None or row is None:
+        return was  # with a ledger: it ended before it began, and neither owned nor owed anything
+    return was._replace(
+        firing=row.id, issue=issue_of(row), outcome=row.outcome, cost_micro=row.cost_micro, basis=row.cost_basis,
+        billed=row.ended is not None and not reservations.open_of(ledger, row.id),
+        claim=_claim(ledger, row.id, said.get(row.id, "")), kept=_kept(home, ledger, row.id),
+    )  # fmt: skip
 
 
 def _row_of(ledger: Ledger, live: Live) -> firings.Firing | None:
@@ -487,7 +303,7 @@ def _put_on_record(home: Home, ledger: Ledger, order: Order, roster: Compiled | 
 
     host, clock = host_id(home.host), SystemClock()
     words = f"ended by `watchbill stop --now` of {order.author}: {order.reason}"
-    bury.the_dead(ledger, home, host, roster, int(clock.now()), Ending("cancelled", words, "stopped"))
+    bury.the_dead(ledger, home, host, roster, int(clock.now()), End("cancelled", words, "stopped"))
     silent: dict[str, str] = {}
     said: dict[str, str] = {}
     until = time.monotonic() + _RELEASES_S

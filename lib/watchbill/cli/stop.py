@@ -28,7 +28,8 @@ from watchbill.clock import moment
 from watchbill.errors import Fixable
 from watchbill.outcomes import EXIT
 from watchbill.reports.ending import printable
-from watchbill.stopping import Became, Book, Live, Order, Stopped, Word
+from watchbill.runners import Live
+from watchbill.stopping import Became, Book, Order, Stopped, Word
 
 HELP = "stop everything, with --now also what is running"
 _LIVE = ("agent", "firing", "issue", "pid", "step", "since", "spent")

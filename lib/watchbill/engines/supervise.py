@@ -98,7 +98,7 @@ def run(
         usage=ear.usage,
         cost_micro=charged.micro,
         basis=charged.basis,
-        until=ear.until if verdict == "rate_limited" else None,
+        until=ear.until if verdict in _TURNED_AWAY else None,
         stopped_by=stop.by if stop else None,
         strays=watch.strays,
         message=ear.message,
