@@ -86,8 +86,7 @@ def settled(it: Fleet, firing: str) -> dict[str, int]:
     return dict(it.rows("SELECT unit, settled FROM reservations WHERE firing = ? AND scope = 'firing'", firing))
 
 
-@pytest.mark.parametrize("whole_tree", [True, False])
-@pytest.mark.parametrize("after", [0, 3, 12])
+@pytest.mark.parametrize(("after", "whole_tree"), [(0, True), (3, False), (12, True)])
 def test_a_killed_firing_is_billed_by_its_stream_never_less_than_it_spent(
     tmp_path: Path, after: int, whole_tree: bool
 ) -> None:
