@@ -83,6 +83,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("WATCHBILL_REQUIRE"):
                 pytest.fail(text)
             pytest.skip(text)
+    thorough = os.environ.get("WATCHBILL_REQUIRE") or os.environ.get("WATCHBILL_CRASH_THOROUGH")
+    if item.get_closest_marker("thorough") and not thorough:
+        pytest.skip("thorough: .ci/run and make crash run it")
     if item.get_closest_marker("needs_projects") and not (PROJECTS / "complete").exists():
         text = "missing: real projects (tests/real/fetch DIR, then WATCHBILL_PROJECTS=DIR)"
         if os.environ.get("WATCHBILL_REQUIRE"):

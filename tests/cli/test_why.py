@@ -164,6 +164,7 @@ def _kept(it: Fleet) -> str:
     return str(id)
 
 
+@pytest.mark.thorough
 def test_two_hosts_tell_the_same_story(tmp_path: Path, capsys: Capsys) -> None:
     """A host falls silent, another takes over: each tells it, the one with its own details, the other from the ref.
 

@@ -8,11 +8,12 @@ import pytest
 
 from crash.chance import line_of, trials
 
-#: Those that `make test` runs, ten a fleet. A failure is repeated by `python tests/crash/chance.py --seed 7 --only N`.
+#: Those that `make test` (ten) and .ci/run (twenty) run, ten a fleet. A failure is repeated by
+#: `python tests/crash/chance.py --seed 7 --only N`.
 SEED = 7
 
 
-@pytest.mark.parametrize("first", [0, 10])
+@pytest.mark.parametrize("first", [0, pytest.param(10, marks=pytest.mark.thorough)])
 def test_killed_at_random(tmp_path: Path, first: int) -> None:
     """After at most two further firings for each that died, and one sweep, nothing is wrong."""
     found = trials(tmp_path, SEED, list(range(first, first + 10)))

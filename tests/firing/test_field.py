@@ -169,6 +169,7 @@ def test_alfred_os_c5_a_sweep_while_labels_and_comment_are_being_written(two: Tw
     two.one_pull()
 
 
+@pytest.mark.thorough
 def test_alfred_os_c6_a_release_that_comes_after_the_takeover(two: Two) -> None:
     """It outlived its claim and released late: the label of whoever worked by then was gone. Here it changes nothing.
 
@@ -265,6 +266,7 @@ def test_cqlite_2665_one_name_an_issue_whatever_it_is_called(two: Two) -> None:
     assert names == [f"refs/watchbill/claims/000{two.number}", f"refs/watchbill/claims/{two.number}"]
 
 
+@pytest.mark.thorough
 def test_brigade_1140_a_renewal_does_not_raise_a_released_claim_from_the_dead(two: Two) -> None:
     """A heartbeat that was under way when the claim was released wrote it back."""
     frozen = two.stopped(RENEWING, "renews")

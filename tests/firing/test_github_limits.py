@@ -159,6 +159,7 @@ def _hit(it: Fleet, *, secondary: bool = False) -> None:
         quota.swallow(ledger, RateLimited("403", 403, until=now + 600, secondary=secondary), "another", now)
 
 
+@pytest.mark.thorough
 def test_whoever_is_at_work_asks_nothing_more_and_pushes_all_the_same(tmp_path: Path) -> None:
     """The claim is given back and the work is kept on the remote, by git alone; after the limit it lands.
 

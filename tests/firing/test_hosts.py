@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from crash.chance import contest
 from support.fleet import (
     LABEL,
@@ -42,6 +44,7 @@ def test_three_hosts_race_for_one_issue(tmp_path: Path) -> None:
             assert host.rows("SELECT count(*) FROM claims WHERE state IN ('intended', 'won')") == [(0,)]
 
 
+@pytest.mark.thorough
 def test_several_hosts_many_issues_and_random_kills(tmp_path: Path) -> None:
     """One pull request an issue at the end, and nothing left anywhere. `make crash` does it with 6 hosts, 50 issues.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from support.fleet import (
     FAILS,
     HALF,
@@ -46,6 +48,7 @@ def test_three_tries_of_two_hosts_and_a_host_that_lost_its_ledger(tmp_path: Path
         assert {it.fire("bosun").outcome for it in (one, two)} == {"idle"}
 
 
+@pytest.mark.thorough
 def test_a_host_that_dies_each_time_and_another_that_gives_its_claim_back(tmp_path: Path) -> None:
     """Each time counts as a try, and as all that it may have spent.
 
@@ -66,6 +69,7 @@ def test_a_host_that_dies_each_time_and_another_that_gives_its_claim_back(tmp_pa
             rested(one, two)
 
 
+@pytest.mark.thorough
 def test_a_silent_third_try_has_no_fourth_by_takeover(tmp_path: Path) -> None:
     """The label is there, for a person put it back meanwhile, or it never went. Before: attempt 4 began."""
     with fleet(tmp_path, crew(), toml=QUICK) as it:

@@ -6,6 +6,8 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from support.fleet import (
     HALF,
     LABEL,
@@ -38,6 +40,7 @@ def stopped_at_work(it: Fleet) -> str:
     return it.remote("rev-parse", "refs/watchbill/wip/1")
 
 
+@pytest.mark.thorough
 def test_half_done_work_of_a_host_that_was_silent_while_another_gave_its_claim_back(tmp_path: Path) -> None:
     """Before: back again, the host found its claim `released`, ended its own row, and removed the worktree.
 

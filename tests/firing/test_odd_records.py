@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from support.fleet import LABEL, QUICK, ask, crew, fleet, forged, killed_at, other_host, swept, until_swept
 
 BEYOND = 2**63 - 1
@@ -42,6 +44,7 @@ def test_records_beyond_reason_keep_nobody_from_the_other_issues(tmp_path: Path)
         assert it.labels(good) == {"agent:pr-open"}
 
 
+@pytest.mark.thorough
 def test_a_first_generation_once_more_does_not_adopt_the_pull_request_of_the_old_one(tmp_path: Path) -> None:
     """Its ref was deleted, as we advise for a record that cannot be read; another host began anew, and died published.
 
