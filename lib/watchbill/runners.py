@@ -27,6 +27,8 @@ _SLIPPED_S = 1.0
 #: From the first signal on; whoever is killed now is gone in milliseconds, unless he hangs in the kernel.
 _OVER_S = 9.0
 _LOOK_S = 0.05
+#: The same for a stop that was typed below a firing: that one heeds the hold, and sweeps the stop in a second or two.
+_INSIDE_S = 0.3
 
 Say = Callable[[str], None]
 
@@ -108,7 +110,9 @@ class Ending:
                 self._say(f"waiting for {', '.join(words)} ...")
             said = words
             spent_s = time.monotonic() - self.began
-            if spent_s > PATIENCE_S or (not new and not running and spent_s > _SLIPPED_S):
+            if spent_s > (_INSIDE_S if self._above and self.above() else PATIENCE_S) or (
+                not new and not running and spent_s > _SLIPPED_S
+            ):
                 return
             time.sleep(_LOOK_S)
 
