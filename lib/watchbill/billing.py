@@ -9,7 +9,7 @@ from typing import NamedTuple
 from watchbill import engines, prices
 from watchbill.compiled import Compiled, Use
 from watchbill.engines import bill
-from watchbill.engines.base import Usage
+from watchbill.engines.base import Engine, Usage
 from watchbill.engines.bill import Bill, Tariff
 from watchbill.errors import Fixable
 from watchbill.home import Home
@@ -37,7 +37,8 @@ _NOT_STARTED = Charge(reservations.NOTHING, "not started")
 def of(f: Firing) -> Charge:
     """Of a firing that ends by itself."""
     if f.result is not None:
-        return _in_every_unit(f.ledger, f.id, Bill(f.result.cost_micro, f.result.basis), f.result.usage)
+        charged = Bill(f.result.cost_micro, f.result.basis)
+        return _in_every_unit(_reserved(f.ledger, f.id), charged, f.result.usage)
     if not f.engine_started:
         return _NOT_STARTED
     row = firings.get(f.ledger, f.id)  # something broke while the engine ran
@@ -57,17 +58,18 @@ def of_the_dead(ledger: Ledger, home: Home, row: firings.Firing, roster: Compile
     held = _reserved(ledger, row.id)
     if row.engine is None:  # in the step and without a mark: an older program's, upgraded under while it ran
         began = any(step.name == "engine" for step in steps.of_firing(ledger, row.id))
-        return _whole(held) if began else _NOT_STARTED
+        whole = Bill(held.get("usd", 0), "reservation")
+        return _in_every_unit(held, whole, Usage()) if began else _NOT_STARTED
     meter = meters.get(ledger, row.id)
     known = Bill(meter.cost_micro, meter.basis) if meter and meter.cost_micro is not None else None
     usage = Usage(meter.tokens, 0, meter.turns) if meter else Usage()
     if known is not None and meter is not None and meter.final:
-        return _in_every_unit(ledger, row.id, known, usage)
+        return _in_every_unit(held, known, usage)
     found = known
     place = os.path.join(home.worktrees, row.id)
     try:
         engine = engines.named(row.engine)
-        tariff = _tariff(roster, row, engine.headroom_micro, held.get("usd", 0))
+        tariff = _tariff(roster, row, engine, held.get("usd", 0))
         found, heard = bill.of_the_dead(
             engine, os.path.join(place, "engine.log"), os.path.join(place, "home"), known, tariff
         )
@@ -76,18 +78,12 @@ def of_the_dead(ledger: Ledger, home: Home, row: firings.Firing, roster: Compile
         pass  # an engine that is not here any more
     anything = any(held.get(unit) for unit in ("usd", "tokens", "turns"))
     assumed = Bill(held.get("usd", 0), "reservation" if anything else "unmeasured")
-    return _in_every_unit(ledger, row.id, found or assumed, usage)
+    return _in_every_unit(held, found or assumed, usage)
 
 
-def _whole(held: Mapping[str, int]) -> Charge:
-    used = {unit: held.get(unit, 0) for unit in reservations.NOTHING}
-    return Charge({**used, "firings": 1}, "reservation")
-
-
-def _tariff(roster: Compiled | None, row: firings.Firing, headroom_micro: int, reserved_micro: int) -> Tariff:
+def _tariff(roster: Compiled | None, row: firings.Firing, engine: Engine, reserved_micro: int) -> Tariff:
     table = roster.fleet.prices if roster else {}
-    use = _use(roster, row)
-    request_micro = headroom_micro if use is None or use.request_micro is None else use.request_micro
+    request_micro = bill.request_micro(_use(roster, row), engine)
     return Tariff(
         lambda model, tokens: prices.price(model, tokens, table), row.model, request_micro, reserved_micro, True, "deny"
     )
@@ -98,10 +94,9 @@ def _use(roster: Compiled | None, row: firings.Firing) -> Use | None:
     return next((use for use in (agent.uses if agent else ()) if use.engine == row.engine), None)
 
 
-def _in_every_unit(ledger: Ledger, firing: str, cost: Bill, usage: Usage) -> Charge:
+def _in_every_unit(held: Mapping[str, int], cost: Bill, usage: Usage) -> Charge:
     """Tokens and turns that were not told are charged as they were reserved, like dollars."""
     free = cost.basis in ("free", "unmeasured")
-    held = _reserved(ledger, firing)
     tokens = usage.tokens if usage.tokens or free else held.get("tokens", 0)
     turns = usage.turns if usage.turns or free else held.get("turns", 0)
     return Charge({"usd": cost.micro, "tokens": tokens, "turns": turns, "firings": 1}, cost.basis)

@@ -88,10 +88,13 @@ def _act(act: Callable[[], Receipt], look: Callable[[], Receipt | None] | None) 
         raise
 
 
-def allowed(f: Firing, target: Target) -> None:
-    """Raise Ended when a hold, a signal or a lost claim forbids any further effect; who owns nothing yet, begins."""
+def allowed(f: Firing, target: Target, *, beginning: bool = False) -> None:
+    """Raise Ended when a hold, a signal or a lost claim forbids any further effect.
+
+    `beginning`: also for a hold that stops nothing under way; who owns nothing yet always begins.
+    """
     f.obey()
-    hold = f.held(target, beginning=f.claim is None)
+    hold = f.held(target, beginning=beginning or f.claim is None)
     if hold is not None:
         raise Ended("held", holds.said(hold, f.agent.name, f.now), holds.reason_id(hold))
     if f.claim is not None and not claims.still_won(f.ledger, f.id):

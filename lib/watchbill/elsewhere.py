@@ -133,7 +133,8 @@ def heed(f: Firing, repo: Repo, tip: str | None) -> None:
 
 def look_again(f: Firing) -> None:
     """As the canary of another host's stop: read the hold refs, and lift ours only when no answer shows one."""
-    mine = [hold for hold in rows.standing(f.ledger, f.now) if hold.id in f.canary_of and hold.kind == KIND]
+    standing = rows.standing(f.ledger, f.now) if f.canary_of else []
+    mine = [hold for hold in standing if hold.id in f.canary_of and hold.kind == KIND]
     if not mine:
         return
     where = {hold.evidence for hold in mine}

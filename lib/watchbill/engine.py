@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from watchbill import claim, effects, evidence, fitness, money, pill, prices, worktree
-from watchbill import holds as matching
 from watchbill.clock import moment
 from watchbill.engines import supervise
 from watchbill.engines.base import Limits, Result, Task
@@ -49,6 +48,7 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
         return beat(f)
 
     _begin(f)
+    charges = tariff(f)
     result = supervise.run(
         f.ports.engine,
         task(f, tree, text),
@@ -56,19 +56,19 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
         jail(f, tree.path, tree.home, tree.tmp),
         f.ports.clock,
         listening_beat,
-        tariff(f),
+        charges,
     )
     f.result = result
-    _meter(f, result)
+    _meter(f, result, charges)
     _keep_transcript(f, result)
     if result.verdict != "ok":
         raise _ended(f, result)
     return result
 
 
-def _meter(f: Firing, result: Result) -> None:
+def _meter(f: Firing, result: Result, charges: Tariff) -> None:
     """What the run is charged, on record before anything else can go wrong; and what follows when nobody can say."""
-    if result.basis == "unmeasured" and any(cap.scope == "firing" for cap in f.agent.caps):
+    if result.basis == "unmeasured" and charges.capped:
         f.alert("nobody can say what this run cost; it is counted as nothing, as `unmeasured` in fleet.toml says")
     charged = Bill(result.cost_micro, result.basis)
     _listen(f, Heard(result.usage, charged, result.verdict == "ok", result.windows), final=True)
@@ -110,13 +110,10 @@ def _keep_transcript(f: Firing, result: Result) -> None:
 def _begin(f: Firing) -> None:
     """The last look before money is spent, and the mark that from here on it may be."""
     pill.still_first(f)
-    effects.allowed(f, f.target)
+    effects.allowed(f, f.target, beginning=True)
     refusal = unfit.problem(f.fleet.host, fitness.read(f.ports.home.root, f.fleet.host))  # checkouts take room
     if refusal is not None:
         raise Ended(refusal.outcome, refusal.reason, refusal.reason_id)
-    hold = f.held(beginning=True)
-    if hold is not None:
-        raise Ended("held", matching.said(hold, f.agent.name, f.now), matching.reason_id(hold))
     assert f.use is not None
     with f.ledger.transaction(durable=True):
         firings.starts_engine(f.ledger, f.id, f.use.engine, f.use.account, f.use.model)

@@ -82,7 +82,7 @@ def at_rest(
         return None
     if claims.live_elsewhere(ledger, row.host) or firings.live_elsewhere(ledger, row.host):
         return None
-    if any(not alive(other) for other in firings.live(ledger, row.host)):
+    if some_died(ledger, row.host):
         return None
     if any(is_over(ledger, owned) for owned in claims.live(ledger, row.host)):
         return None
@@ -101,6 +101,11 @@ def is_over(ledger: Ledger, owned: claims.Claim) -> bool:
 def alive(row: Firing) -> bool:
     """Whether the process of a firing of this host still runs."""
     return process.alive(process.Identity(row.pid, row.pid_started, row.boot))
+
+
+def some_died(ledger: Ledger, host: str) -> bool:
+    """Whether a firing of this host has a row without an end, and no process."""
+    return any(not alive(row) for row in firings.live(ledger, host))
 
 
 def asked(ledger: Ledger, agent: Agent) -> list[Poll]:

@@ -80,7 +80,11 @@ def go_first(f: Firing) -> None:
         f.ports.use = other
         if f.held(beginning=True) is None and _try_first(f) is None:
             return
-    raise Ended("held", f"{holds.said(missed)}; another firing tries it first", holds.reason_id(missed))
+    raise _beaten(missed)
+
+
+def _beaten(hold: Hold) -> Ended:
+    return Ended("held", f"{holds.said(hold)}; another firing tries it first", holds.reason_id(hold))
 
 
 def _try_first(f: Firing) -> Hold | None:
@@ -110,9 +114,12 @@ def still_first(f: Firing) -> None:
 
     Ended `held` when another is faster, or it is no limit that waits but a stop whose end somebody has to look at.
     """
-    missed = next((hold for hold in mine(f) if holds.stops(hold)), None) or _try_first(f)
+    stop = next((hold for hold in mine(f) if holds.stops(hold)), None)
+    if stop is not None:
+        raise Ended("held", holds.said(stop), holds.reason_id(stop))
+    missed = _try_first(f)
     if missed is not None:
-        raise Ended("held", f"{holds.said(missed)}; another firing tries it first", holds.reason_id(missed))
+        raise _beaten(missed)
 
 
 def answered(f: Firing, scopes: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ from watchbill import engines, isolation, secrets
 from watchbill.claims.refs import FALLBACK_NAMESPACE, NAMESPACE, ClaimRefs
 from watchbill.clock import Clock
 from watchbill.compiled import Agent, Fleet, Repo
+from watchbill.engines import bill
 from watchbill.engines.base import Engine
 from watchbill.forge.base import UNLIMITED, Forge, Limits
 from watchbill.git import Remote, is_local
@@ -99,9 +100,8 @@ class Ports:
 
     @property
     def headroom_micro(self) -> int:
-        """What one more request can cost beyond a cap: what the operator says, else what the engine's module knows."""
-        known = self.use.request_micro if self.use else None
-        return self.engine.headroom_micro if known is None else known
+        """What one more request can cost beyond a cap."""
+        return bill.request_micro(self.use, self.engine)
 
     @cached_property
     def isolation(self) -> Isolation:

@@ -195,7 +195,7 @@ class Book:
 
     def _bury_the_dead(self, ledger: Ledger, host: str) -> None:
         """Who died before this stop did not die of it."""
-        if self.telling or all(look.alive(row) for row in firings.live(ledger, host)):
+        if self.telling or not look.some_died(ledger, host):
             return
         from watchbill import bury
 

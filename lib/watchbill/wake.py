@@ -19,7 +19,7 @@ from watchbill.gates.snapshot import Refusal
 from watchbill.home import existing_home
 from watchbill.host import host_id
 from watchbill.ids import new_id
-from watchbill.ledger import db, firings
+from watchbill.ledger import db
 from watchbill.ledger.decisions import Decision
 from watchbill.ledger.firings import Firing
 from watchbill.outcomes import Ending
@@ -109,11 +109,14 @@ def _past_roster(role: str | None, woken: Woken, roster: Compiled) -> int | Past
 def _gates(woken: Woken, roster: Compiled, agent: Agent, asked: Agent | None = None) -> int | None:
     """None when every gate let it pass. `asked`: what of the agent is known for sure."""
     refusal, verdicts = _asked(woken, roster, asked or agent)
-    if refusal is not None and refusal.outcome == "capped" and refusal.numbers.get("reserved") and _some_died(woken):
-        from watchbill import bury  # what the dead reserved stands against the cap, and nobody else gets this far
+    if refusal is not None and refusal.outcome == "capped" and refusal.numbers.get("reserved"):
+        from watchbill import look
 
-        bury.the_dead(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
-        refusal, verdicts = _asked(woken, roster, asked or agent)
+        if look.some_died(woken.ledger, woken.row.host):
+            from watchbill import bury  # what the dead reserved stands against the cap, and nobody else gets this far
+
+            bury.the_dead(woken.ledger, woken.home, woken.row.host, roster, int(woken.clock.now()))
+            refusal, verdicts = _asked(woken, roster, asked or agent)
     if refusal is None:
         return None
     woken = woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest))
@@ -124,9 +127,3 @@ def _asked(woken: Woken, roster: Compiled, agent: Agent) -> tuple[Refusal | None
     fleet = roster.fleet if agent.engine else roster.fleet._replace(caps=())
     seen = snapshot.take(woken.ledger, woken.home, agent, fleet, woken.row.host, woken.clock)
     return gates.check(agent, seen)
-
-
-def _some_died(woken: Woken) -> bool:
-    """Whether a firing of this host has a row without an end, and no process."""
-    rows = firings.live(woken.ledger, woken.row.host)
-    return any(not process.alive(process.Identity(row.pid, row.pid_started, row.boot)) for row in rows)

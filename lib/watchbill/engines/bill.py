@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from watchbill.compiled import Use
 from watchbill.engines.base import Engine, Tokens, Usage
 from watchbill.engines.stream import Lines
 
@@ -47,6 +48,11 @@ class Bill(NamedTuple):
 
     micro: int
     basis: str
+
+
+def request_micro(use: Use | None, engine: Engine) -> int:
+    """What one more request can cost beyond a cap: what the operator says, else what the engine's module knows."""
+    return engine.headroom_micro if use is None or use.request_micro is None else use.request_micro
 
 
 def so_far(usage: Usage, tariff: Tariff) -> Bill | None:

@@ -10,7 +10,6 @@ from watchbill.ledger.bills import Billed, Running
 
 #: Bases (see engines/bill.py) of costs that somebody measured, and of those that were put in their place.
 MEASURED = frozenset({"engine", "priced", "stream", "transcript", "free"})
-ASSUMED = frozenset({"ceiling", "reservation"})
 #: The engine never ran: no start, and no cost.
 NO_START = frozenset({"not started", "lost"})
 
