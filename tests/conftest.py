@@ -21,6 +21,7 @@ _KEEP = {
     "PYTEST_CURRENT_TEST",
     "WATCHBILL_REQUIRE",
     "WATCHBILL_PROJECTS",
+    "WATCHBILL_ENGINES",
 }
 PROJECTS = Path(os.environ.get("WATCHBILL_PROJECTS", "/nowhere"))
 
@@ -74,10 +75,18 @@ def _children_of(pid: int) -> list[str]:
     return found
 
 
+def _where(program: str) -> str | None:
+    if program in ("claude", "codex"):
+        from support import real  # only where it is needed: it imports most of the package
+
+        return real.program(program)
+    return shutil.which(program)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`needs("bwrap")` skips, naming what is missing; under WATCHBILL_REQUIRE (as .ci/run sets it) it fails."""
     for mark in item.iter_markers("needs"):
-        missing = [program for program in mark.args if shutil.which(program) is None]
+        missing = [program for program in mark.args if _where(program) is None]
         if missing:
             text = f"missing: {', '.join(missing)}"
             if os.environ.get("WATCHBILL_REQUIRE"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,6 +141,20 @@ def failed(tmp_path: Path) -> Iterator[tuple[Fleet, Shell]]:
         yield it, sh
 
 
+def log_in_to_a_stand_in(sh: Shell) -> None:
+    """A script called `claude` that does what the issue says and ends as Claude Code does; and a login, as of today."""
+    result = {"type": "result", "subtype": "success", "is_error": False, "total_cost_usd": 0.01, "num_turns": 1,
+              "usage": {"input_tokens": 10, "output_tokens": 5}}  # fmt: skip
+    lines = ['[ "$1" != --version ] || exec echo "2.1.329 (Claude Code)"',
+             "grep -q 'Say hello' && echo hello > hello.txt", f"echo '{json.dumps(result)}'"]  # fmt: skip
+    shim(sh.home / "bin" / "claude", "\n".join(lines))
+    login = sh.home / ".claude" / ".credentials.json"
+    login.parent.mkdir()
+    ends = int(time.time() + 8 * 3600) * 1000
+    login.write_text(json.dumps({"claudeAiOauth": {"accessToken": "sk-ant-oat01-nobody", "expiresAt": ends}}))
+    login.chmod(0o600)
+
+
 @pytest.mark.needs("make")
 def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     """Broken on purpose: with `--fro 2h` in the README's pause, this failed with argparse's own words."""
@@ -148,7 +164,7 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
 
         def edit() -> None:
             """As the README says: repository, checks and token in fleet.toml, an engine in the agent's file."""
-            shim(sh.home / "bin" / "my-agent", "grep -q 'Say hello' && echo hello > hello.txt")
+            log_in_to_a_stand_in(sh)
             (engine,) = blocks("README.md", "yaml")
             bosun = sh.home / ".watchbill" / "agents" / "bosun.md"
             assert "  engine: {use: claude}\n" in bosun.read_text()
@@ -474,7 +490,8 @@ def test_what_is_not_there_yet() -> None:
     """Who adds an engine or a role finds here the pages that say there is none."""
     text = " ".join(page("README.md").split())
     found = re.search(
-        r"Today Watchbill has two roles, `(\w+)` and `(\w+)`, and two engines, `(\w+)` \(any program\) and `(\w+)`",
+        r"Today Watchbill has two roles, `(\w+)` and `(\w+)`, and four engines, `(\w+)`, `(\w+)`, `(\w+)` "
+        r"\(any program\) and `(\w+)`",
         text,
     )
     assert found, "README.md"

@@ -27,6 +27,32 @@ MILLION = 1_000_000
 OURS = Price(input=3 * MILLION, output=10 * MILLION, cache_read=MILLION, cache_write=4 * MILLION)
 
 
+def test_a_long_run_of_short_requests_is_not_charged_as_one_long_request() -> None:
+    """gpt-5.5 costs twice as much from 272,000 tokens of context on. Broken once: with the sum priced as one request,
+    a run of forty requests of 20,000 tokens cost twice what it was billed."""
+    one = prices.price("gpt-5.5", Tokens(20_000, 500, 15_000), {}).micro
+    forty = Tokens(800_000, 20_000, 600_000)
+    assert prices.price("gpt-5.5", forty._replace(request=128_000), {}) == Priced(40 * one, True)
+    assert prices.price("gpt-5.5", forty, {}).micro > 1.5 * 40 * one
+    long = prices.price("gpt-5.5", Tokens(300_000, 500, 0), {}).micro
+    assert prices.price("gpt-5.5", Tokens(600_000, 1000, 0, 0, 10_000_000), {}).micro == 2 * long
+
+
+@given(
+    st.integers(1, 10**7),
+    st.integers(0, 10**5),
+    st.floats(0, 1),
+    st.sampled_from([20_000, 128_000, 272_000, 10**7]),
+)
+def test_requests_apart_cost_what_they_cost_together_where_no_length_is_dearer(
+    input: int, output: int, cached: float, request: int
+) -> None:
+    tokens = Tokens(input, output, int(input * cached), 0)
+    together, apart = (prices.price("claude-sonnet-5-5", one, {}).micro for one in (tokens, tokens._replace(
+        request=request)))  # fmt: skip
+    assert together <= apart <= together + max(10, together // 100)
+
+
 @pytest.mark.parametrize(
     ("model", "tokens", "dollars"),
     [

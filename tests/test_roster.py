@@ -160,7 +160,8 @@ def test_foreign_keys_pass_through(home: Path) -> None:
         "name: bosun\ntools: [Read, Edit]\ncolor: 0.5\nhooks: {on: x, since: 2026-01-01}\nmodel: inherit\n",
     )
     bosun = read_roster(str(home)).agents["bosun"]
-    assert bosun.extra == {"tools": ["Read", "Edit"], "color": 0.5, "hooks": {"on": "x", "since": "2026-01-01"}}
+    assert bosun.tools == ("Read", "Edit")
+    assert bosun.extra == {"color": 0.5, "hooks": {"on": "x", "since": "2026-01-01"}}
     assert bosun.model is None
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchbill import compiled
+from watchbill import engines
 from watchbill.compiled import Breaker, Cap, Compiled, Host, Price, Use
 from watchbill.roster import read_roster
 from watchbill.roster_errors import RosterErrors
@@ -67,7 +68,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     }
     assert roster.agents["bosun"].uses == (
         Use("claude", "env:KEY", "sonnet", 900_000, 500_000),
-        Use("codex", "team", None, 800_000, None),
+        Use("codex", "team", None, 800_000, engines.ENGINES["codex"].headroom_micro),
     )
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from watchbill import engines, prices
+from watchbill import engines, prices, sessions
 from watchbill.compiled import Compiled, Use
 from watchbill.engines import bill
 from watchbill.engines.base import Engine, Usage
@@ -71,8 +71,8 @@ def of_the_dead(ledger: Ledger, home: Home, row: firings.Firing, roster: Compile
         engine = engines.named(row.engine)
         tariff = _tariff(roster, row, engine, held.get("usd", 0))
         found, heard = bill.of_the_dead(
-            engine, os.path.join(place, "engine.log"), os.path.join(place, "home"), known, tariff
-        )
+            engine, os.path.join(place, "engine.log"), os.path.join(place, "home"), known, tariff,
+            sessions.before(ledger, row.id))  # fmt: skip
         usage = max((usage, heard), key=lambda one: one.tokens)
     except Fixable:
         pass  # an engine that is not here any more

@@ -23,6 +23,7 @@ def write(f: Firing, target: Target, tree: Tree) -> str:
     )
     if f.earlier is not None:
         text += f"\n{_EARLIER[f.earlier]}\n"
-    digest = evidence.keep(f, "brief", text, {"left_out": list(target.left_out), "base": tree.base})
+    summary = {"left_out": list(target.left_out), "base": tree.base, "issue": target.digest}
+    digest = evidence.keep(f, "brief", text, summary)
     f.note("brief", digest=digest, characters=len(text), left_out=list(target.left_out))
     return text

@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-VERSION = 2
+VERSION = 3
 
 
 class Cap(NamedTuple):
@@ -41,6 +41,7 @@ class Agent(NamedTuple):
     engine: dict[str, Any]  # {"use": "command", "argv": [...], "fallback": ...}: keys beyond `use` belong to the engine
     uses: tuple[Use, ...]  # that engine, then its fallback; empty for a role that runs none
     model: str | None
+    tools: tuple[str, ...]  # what its file lets the engine use, in claude's names; empty: as the engine's module thinks
     timeout_s: int  # wall time of one engine run
     caps: tuple[Cap, ...]  # this agent's own: scopes firing and day
     isolation: str  # required | auto | none
@@ -206,6 +207,7 @@ def from_json(text: str) -> Compiled:
                 "caps": tuple(Cap(**c) for c in a["caps"]),
                 "uses": tuple(Use(**u) for u in a["uses"]),
                 "repos": tuple(a["repos"]),
+                "tools": tuple(a["tools"]),
             }
         )
         for name, a in raw["agents"].items()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from watchbill import claim, effects, evidence, fitness, money, pill, prices, worktree
+from watchbill import claim, effects, evidence, fitness, money, pill, sessions, task, versions, worktree
 from watchbill.clock import moment
 from watchbill.engines import supervise
-from watchbill.engines.base import Limits, Result, Task
+from watchbill.engines.base import Result
 from watchbill.engines.bill import Bill, Tariff
 from watchbill.engines.supervise import Heard
 from watchbill.gates import unfit
-from watchbill.isolation.base import Jail
 from watchbill.ledger import firings, holds, meters, windows
 from watchbill.ledger.holds import Hold
 from watchbill.ledger.meters import Meter
@@ -33,36 +31,49 @@ _LONGEST_WINDOW_S = 32 * 86400
 
 
 def ready(f: Firing) -> None:
-    """Before anything is claimed: is there an engine, its program, and the isolation that the agent asks for?"""
+    """Before anything is claimed: is there an engine, its program in a version that we know, its credential, and the
+    isolation that the agent asks for? Raises errors.Fixable."""
     f.ports.isolation.unavailable()
-    nowhere = worktree.places(f, "")
-    f.ports.engine.launch(task(f, nowhere, ""))
+    asked = task.of(f, worktree.places(f, ""), "")
+    program = f.ports.engine.program(asked)
+    if program is not None:
+        versions.check(f.ledger, f.ports.engine.name, program, f.now)
+    f.ports.engine.launch(asked)
 
 
 def run(f: Firing, tree: Tree, text: str) -> Result:
     """The result of a run that the engine itself calls a success; raises Ended for every other."""
+    f.session = sessions.go_on(f, tree, f.ports.options)
+    _begin(f)
+    result = _run(f, tree, text)
+    if f.session is not None and result.verdict == "crash" and not (result.usage.tokens or result.usage.cost_micro):
+        sessions.begin_anew(f, tree)
+        f.session = None
+        result = _run(f, tree, text)
+    _keep_transcript(f, result)
+    if result.verdict != "ok":
+        raise _ended(f, result)
+    return result
 
+
+def _run(f: Firing, tree: Tree, text: str) -> Result:
     def listening_beat(heard: Heard) -> str | None:
         f.engine_started = True  # asked right after its start: from here on it may have spent something
         _listen(f, heard)
         return beat(f)
 
-    _begin(f)
-    charges = tariff(f)
+    charges = task.tariff(f)
     result = supervise.run(
         f.ports.engine,
-        task(f, tree, text),
+        task.of(f, tree, text),
         f.ports.isolation,
-        jail(f, tree.path, tree.home, tree.tmp),
+        task.jail(f, tree.path, tree.home, tree.tmp),
         f.ports.clock,
         listening_beat,
         charges,
     )
     f.result = result
     _meter(f, result, charges)
-    _keep_transcript(f, result)
-    if result.verdict != "ok":
-        raise _ended(f, result)
     return result
 
 
@@ -142,60 +153,6 @@ def _listen(f: Firing, heard: Heard, *, final: bool = False) -> None:
             resets_at = min(filled.resets_at, f.now + _LONGEST_WINDOW_S)
             windows.put(f.ledger, Window(f.use.account, filled.name, filled.used_ppm, resets_at, f.now))
     f.meter, f.windows = meter, heard.windows
-
-
-def tariff(f: Firing) -> Tariff:
-    """By what a run is charged."""
-    request_micro = f.ports.headroom_micro
-    return Tariff(
-        price=lambda model, tokens: prices.price(model, tokens, f.fleet.prices),
-        model=f.use.model if f.use else None,
-        request_micro=request_micro,
-        reserved_micro=money.worst_case(f.agent.caps, request_micro).get("usd", 0),
-        capped=any(cap.scope == "firing" for cap in f.agent.caps),
-        unmeasured=f.fleet.unmeasured,
-    )
-
-
-def options_of(f: Firing) -> dict[str, Any]:
-    """What is configured for the engine of this firing; an agent's own map is about its first engine."""
-    assert f.use is not None
-    own = f.agent.engine if f.use == f.agent.uses[0] else {}
-    return {**f.fleet.engines.get(f.use.engine, {}), **own}
-
-
-def task(f: Firing, tree: Tree, text: str) -> Task:
-    """What the engine is asked, and within which limits."""
-    caps = {cap.unit: cap.limit for cap in f.agent.caps if cap.scope == "firing"}
-    options = options_of(f)
-    return Task(
-        firing=f.id,
-        workdir=tree.path,
-        brief=text,
-        home=tree.home,
-        tmp=tree.tmp,
-        log=os.path.join(tree.root, "engine.log"),
-        model=f.use.model if f.use else None,
-        options=options,
-        env=options.get("env", {}),
-        limits=Limits(
-            wall_s=f.agent.timeout_s,
-            silence_s=options.get("silence_s"),
-            turns=caps.get("turns"),
-            tokens=caps.get("tokens"),
-            cost_micro=caps.get("usd"),
-        ),
-    )
-
-
-def jail(f: Firing, workdir: str, home: str, tmp: str) -> Jail:
-    """What an engine or a check may write, and what it may not even read."""
-    return Jail(
-        workdir=workdir,
-        rw=(workdir, home, tmp, *f.fleet.isolation_rw),
-        ro=(f.ports.mirror(f.target.repo).path,),
-        hidden=(os.path.expanduser("~"), f.ports.home.root, *f.ports.secret_files()),
-    )
 
 
 def beat(f: Firing) -> str | None:

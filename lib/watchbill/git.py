@@ -343,11 +343,15 @@ def _contents(git_dir: str, ids: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
+#: Modes of files; a symbolic link's content is the path that it names.
+_REGULAR = ("100644", "100755")
+
+
 def show(git_dir: str, rev: str, path: str, most_bytes: int = 1 << 20) -> bytes | None:
-    """A file of a commit or tree; None when there is none, or it is larger."""
+    """A regular file of a commit or tree; None when there is none, or it is larger."""
     listed = run("ls-tree", "-z", "--full-tree", rev, "--", path, git_dir=git_dir).stdout
     facts = listed.partition(b"\t")[0].decode().split(" ")
-    return blobs(git_dir, [facts[2]], most_bytes).get(facts[2]) if facts[1:2] == ["blob"] else None
+    return blobs(git_dir, [facts[2]], most_bytes).get(facts[2]) if facts[0] in _REGULAR else None
 
 
 # What makes objects and moves refs

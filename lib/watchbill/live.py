@@ -19,7 +19,7 @@ from watchbill import holds, scan
 from watchbill.admit import Section
 from watchbill.claims.record import ClaimRecord
 from watchbill.compiled import Agent, Compiled, Labels, Repo, Use
-from watchbill.engines.base import Filled, Result
+from watchbill.engines.base import Filled, Result, Session
 from watchbill.forge.base import Issue
 from watchbill.ledger import decisions, steps
 from watchbill.ledger import holds as hold_rows
@@ -131,6 +131,7 @@ class Firing:
         self.kept_commit: str | None = None
         self.earlier: str | None = None  # work of a stopped firing: "applied" to the worktree, or it "conflicts"
         self.comment_ids: dict[tuple[int, int], int] = {}  # (repository id, issue) -> our one comment there
+        self.session: Session | None = None  # a stopped firing's conversation, gone on with
         self.engine_started = False
         self.meter: Meter | None = None  # as last written down
         self.windows: tuple[Filled, ...] = ()  # as last written down

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import os
 from functools import cached_property
+from typing import Any
 
 from watchbill import engines, isolation, secrets
 from watchbill.claims.refs import FALLBACK_NAMESPACE, NAMESPACE, ClaimRefs
 from watchbill.clock import Clock
 from watchbill.compiled import Agent, Fleet, Repo
-from watchbill.engines import bill
+from watchbill.engines import bill, credential
 from watchbill.engines.base import Engine
 from watchbill.forge.base import UNLIMITED, Forge, Limits
 from watchbill.git import Remote, is_local
@@ -50,14 +51,31 @@ class Ports:
             return secrets.resolve(reference, os.environ)
         return secrets.gh_token(os.environ)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is configured for the engine of this firing; an agent's own map is about its first engine."""
+        assert self.use is not None
+        own = self.agent.engine if self.use == self.agent.uses[0] else {}
+        return {**self.fleet.engines.get(self.use.engine, {}), **own}
+
+    @cached_property
+    def key(self) -> str | None:
+        """The engine's credential: in this process' memory and in the engine's hands. See `credential.of`."""
+        return credential.of(self.engine, self.options, os.environ)
+
     def secrets(self) -> tuple[str, ...]:
         """Every credential this process has in hand: what must be taken out of whatever is written down."""
-        return (self.token,) if "token" in self.__dict__ else ()
+        held = [self.token] if "token" in self.__dict__ else []
+        if "key" in self.__dict__ and self.key is not None:
+            held += secrets.within(self.key)
+        return tuple(held)
 
     def secret_files(self) -> tuple[str, ...]:
         """Files that hold credentials: an engine may not even read them."""
-        kind, _, path = self.fleet.auth.removeprefix("token:").partition(":")
-        return (os.path.abspath(os.path.expanduser(path)),) if kind == "file" else ()
+        keys = [str(table.get("key", "")) for table in (*self.fleet.engines.values(), self.agent.engine)]
+        references = [self.fleet.auth.removeprefix("token:"), *keys]
+        return tuple(os.path.abspath(os.path.expanduser(reference.removeprefix("file:")))
+                     for reference in references if reference.startswith("file:"))  # fmt: skip
 
     @cached_property
     def forge(self) -> Forge:

@@ -34,16 +34,16 @@ _VERSION = re.compile(r"|[-@](?:\d{6,8}|\d{4}-\d\d-\d\d|latest|preview)|[:@].*")
 def price(model: str | None, tokens: Tokens, table: Mapping[str, Price]) -> Priced:
     """What these tokens of a model cost; `known` is False where a price for any model had to do. Never raises.
 
-    Sums over several requests are charged as one: where a model is dearer from some length of its context on, that is
-    at least what they cost.
+    Sums over several requests are charged as one, unless it is known how long the longest of them was: where a model
+    is dearer from some length of its context on, that is at least what they cost.
     """
     sound = _sound(tokens)
-    if sound == Tokens():
+    if not (sound.input or sound.output):
         return Priced(0, True)
     own = _own(model, table)
     if own is not None:
         return Priced(_at(own, sound), True)
-    published = _published(model, sound) if model and len(model) <= _LONGEST_NAME else None
+    published = _of_requests(model, sound) if model and len(model) <= _LONGEST_NAME else None
     if published is not None:
         return Priced(_rounded(published), True)
     return Priced(_at(table.get(_OTHERS, CEILING), sound), False)
@@ -78,6 +78,19 @@ def _at(rates: Price, tokens: Tokens) -> int:
 
 def _rounded(dollars: Decimal) -> int:
     return max(1, int((dollars * _MICRO).to_integral_value(ROUND_CEILING)))
+
+
+def _of_requests(model: str, tokens: Tokens) -> Decimal | None:
+    """As many requests as there must have been at least, of one length, none longer than the longest."""
+    parts = -(-tokens.input // tokens.request) if tokens.request else 1
+    if parts <= 1:
+        return _published(model, tokens)
+    if tokens.input - tokens.input // parts * (parts - 1) > tokens.request:  # what does not divide, on the last of them
+        parts += 1
+    each = Tokens(*(count // parts for count in tokens[:4]))
+    last = _sound(Tokens(*(count - part * (parts - 1) for count, part in zip(tokens[:4], each[:4], strict=True))))
+    found = (_published(model, each), _published(model, last))
+    return None if found[0] is None or found[1] is None else found[0] * (parts - 1) + found[1]
 
 
 def _published(model: str, tokens: Tokens) -> Decimal | None:

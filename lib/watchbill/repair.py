@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 
-from watchbill import bury, ending, look, mend, poll, projection, quota, settle, tidy, worktree
+from watchbill import bury, ending, look, mend, poll, projection, quota, sessions, settle, tidy, worktree
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Seen
 from watchbill.compiled import Compiled, Repo
@@ -91,7 +91,9 @@ def _keep_what_is_left(f: Firing, dead: firings.Firing, row: ClaimRow) -> None:
         tidy.hold(os.path.join(f.ports.home.worktrees, dead.id), "its claim's record is not in the mirror")
         return
     target = mend.target_of(f, repo, record, mend.gone(row.number), Seen(tip, record, None))
-    settle.keep_work(_ghost(f, dead, target, record, tip))
+    ghost = _ghost(f, dead, target, record, tip)
+    settle.keep_work(ghost)
+    sessions.keep(ghost)
 
 
 def the_dead_of_host(woken: Woken, roster: Compiled | None) -> None:
@@ -130,6 +132,7 @@ def _repair(f: Firing, row: ClaimRow) -> None:
     if record.state == "active" and issue is not None:
         ghost = _ghost(f, dead, mend.target_of(f, repo, record, issue, seen), record, seen.tip)
         settle.keep_work(ghost)
+        sessions.keep(ghost)
         ghost.end_reason = dead.reason or "it died"
         settle.release(ghost, Ending(dead.outcome or DIED, ghost.end_reason, dead.reason_id or ""))
         return

@@ -357,6 +357,7 @@ class _AgentFile(_Table):
     watchbill: _WatchbillMap
     description: str = ""
     model: str | None = None
+    tools: Annotated[list[str], BeforeValidator(values.tools)] = []
 
 
 def _agent_of(source: Source, text: str, fleet: Fleet | None) -> Agent | None:
@@ -395,6 +396,7 @@ def _agent(source: Source, model: _AgentFile, fleet: Fleet | None, body: str) ->
         engine=engine,
         uses=uses(engine, model.model, fleet),
         model=None if model.model == "inherit" else model.model,
+        tools=tuple(model.tools),
         timeout_s=ours.timeout,
         caps=tuple(_divided(cap, fleet.hosts if fleet else 1) for cap in _caps(ours.caps)),
         isolation=ours.isolation,

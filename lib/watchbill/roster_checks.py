@@ -75,6 +75,10 @@ def check_engine(source: Source, path: Path, name: str, table: Mapping[str, Any]
             )
         elif known is not None and key in ("program", "model", "script") and not isinstance(value, str):
             source.add(here, "must be text")
+        elif known is not None and key == "resume" and not isinstance(value, bool):
+            source.add(here, "must be true or false: whether a stopped firing's conversation is gone on with")
+        elif known is not None and key == "silence_s" and not _is_period(value):
+            source.add(here, "must be seconds as a bare number, such as 900")
         elif key in ENGINE_MONEY:
             _check_money(source, here, key, value)
 
@@ -90,6 +94,10 @@ def _check_money(source: Source, here: Path, key: str, value: object) -> None:
             source.add(here, "must be text: a name for whose quota this is, the same wherever it is the same")
     except ValueError as bad:
         source.add(here, str(bad))
+
+
+def _is_period(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 10**6
 
 
 def _is_words(value: object, least: int) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from watchbill import engines
 from watchbill import roster_values as values
 from watchbill.compiled import Fleet, Use
 
@@ -32,10 +33,16 @@ def uses(engine: Mapping[str, Any], model: str | None, fleet: Fleet | None) -> t
                 _account(name, own, shared.get(name, {})),
                 (None if model == "inherit" else model) or theirs if own else theirs,
                 _valid(values.share_ppm, options.get("max_utilisation")),
-                _valid(values.dollars, options.get("request_usd")),
+                _request_micro(name, options),
             )
         )
     return tuple(found)
+
+
+def _request_micro(name: str, options: Mapping[str, Any]) -> int | None:
+    """What the operator says; else what the engine's module knows, when it is one of ours; else None."""
+    said = _valid(values.dollars, options.get("request_usd"))
+    return engines.ENGINES[name].headroom_micro if said is None and name in engines.ENGINES else said
 
 
 def _valid(read: Callable[[object], int], value: object) -> int | None:

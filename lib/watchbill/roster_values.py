@@ -26,7 +26,8 @@ ENGINE_MONEY = ("account", "request_usd", "max_utilisation")
 ENGINES: dict[str, frozenset[str]] = {
     name: frozenset({"program", "key", "env", "model", "silence_s", *ENGINE_MONEY, *own})
     for name, own in {
-        "claude": ("args",), "codex": ("args",), "command": ("argv",), "scripted": ("script", "steps"),
+        "claude": ("args", "resume"), "codex": ("args", "resume"),
+        "command": ("argv",), "scripted": ("script", "steps"),
     }.items()
 }  # fmt: skip
 MICRO = 1_000_000
@@ -40,6 +41,18 @@ def seconds(value: object) -> int:
     if match is None:
         raise ValueError(f"{value!r} is no duration; right would be: 45m, 30s, 2h, or seconds as a bare number")
     return int(match[1]) * _UNITS_S[match[2]]
+
+
+def tools(value: object) -> object:
+    """Names of tools, as a list or with commas between: `Read, Edit, Bash`. An empty list would be none at all."""
+    if isinstance(value, str):
+        value = [word.strip() for word in value.split(",")]
+    if not isinstance(value, list):
+        return value
+    for word in value:
+        if not isinstance(word, str) or re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,99}", word) is None:
+            raise ValueError(f"{str(word)!r} is no name of a tool; right would be: Read, Edit, Write, Bash")
+    return value
 
 
 def period(value: object) -> int:

@@ -6,6 +6,7 @@ reference, because that is how people put secrets into files by mistake. Standar
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -17,8 +18,29 @@ from watchbill.errors import Fixable
 TIMEOUT_S = 30.0
 #: No token, key or certificate is larger.
 MOST_BYTES = 65_536
+#: Shorter texts in a login's file are names and dates.
+_SHORTEST = 20
 
 Environ = Mapping[str, str]
+
+
+class Missing(Fixable):
+    """Nothing lies where a reference points."""
+
+
+def within(value: str) -> tuple[str, ...]:
+    """A credential, and every one in it when it is a file of several (a login in JSON): what must never be shown."""
+    try:
+        parts = [json.loads(value)] if value.lstrip().startswith("{") else []
+    except ValueError:
+        parts = []
+    found = [value]
+    while parts:
+        part = parts.pop()
+        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+        if isinstance(part, str) and len(part) >= _SHORTEST:
+            found.append(part)
+    return tuple(found)
 
 
 def resolve(reference: str, environ: Environ) -> str:
@@ -90,12 +112,15 @@ def _file(path: str, environ: Environ) -> bytes:
     try:
         # non-blocking: a named pipe in this place must not stop the firing
         file = open(full, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    except OSError as error:
-        raise _fixable(
-            "02",
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Missing(
+            "WB-SECRET-02",
             f"file:{path}: {error.strerror}",
             fix=f"install -m 600 /dev/null {full}, then write the secret into it",
+            outcome="unauthorized",
         ) from None
+    except OSError as error:
+        raise _fixable("02", f"file:{path}: {error.strerror}", fix=f"chmod 600 {full}") from None
     with file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):

@@ -18,6 +18,7 @@ from watchbill import (
     evidence,
     projection,
     reserve,
+    sessions,
     tidy,
 )
 from watchbill.claims import rules
@@ -45,6 +46,7 @@ def close(f: Firing, end: Ending) -> Ending:
     charge = billing.of(f)
     f.settled, f.used = (charge.used["usd"], charge.basis), charge.used
     keep_work(f)
+    sessions.keep(f)
     if f.kept:
         end = end._replace(reason=f"{end.reason} (kept: {f.kept})")
     if f.claim is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from watchbill import engine, evidence
+from watchbill import engine, evidence, task
 from watchbill.engines import supervise
 from watchbill.ledger import base_checks
 from watchbill.ledger.base_checks import BaseCheck
@@ -70,7 +70,7 @@ def _run(f: Firing, target: Target, tree: Tree, place: str, commit: str, command
         log=log,
         wall_s=target.repo.check_timeout_s,
         isolation=f.ports.isolation,
-        jail=engine.jail(f, path, home, tmp),
+        jail=task.jail(f, path, home, tmp),
         clock=f.ports.clock,
         beat=lambda: engine.beat(f),
     )

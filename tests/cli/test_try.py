@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,6 @@ def project(tmp_path: Path) -> Path:
 
 
 def trial(root: Path, *argv: str, tmp: Path) -> tuple[int, dict[str, Any], str]:
-    import os
-
     command = [sys.executable, WATCHBILL, "try", "--repo", str(root), "--json", *argv]
     environment = {**os.environ, "TMPDIR": str(tmp)}
     done = subprocess.run(
@@ -157,3 +157,50 @@ def test_repositories_of_every_kind(project: Path, tmp_path: Path, kind: str) ->
     status, answer, err = trial(place, "--issue", "x", "--argv", "touch x", "--check", "test -e x", tmp=tmp_path)
     assert (status, answer.get("outcome")) == (0, "pull_request"), (answer, err)
     assert git("show", "--name-only", "--format=", answer["branch"], cwd=place) == "x"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs by the names of the real ones, which can do nothing but tell their version; and nobody is logged in."""
+    folder = tmp_path / "installed"
+    folder.mkdir()
+    for name, line in (("claude", "2.1.329 (Claude Code)"), ("codex", "codex-cli 0.169.0")):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\n[ "$*" = --version ] && echo "{line}"\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+@pytest.mark.parametrize(("engine", "variable"), [("claude", "ANTHROPIC_API_KEY"), ("codex", "CODEX_API_KEY")])
+@pytest.mark.parametrize("verb", ["try", "demo"])
+def test_an_engine_without_a_login_is_refused_at_once(
+    project: Path, tmp_path: Path, installed: Path, verb: str, engine: str, variable: str
+) -> None:
+    """The promise: under five seconds, the fix named, nothing set up.
+
+    Broken once: with the credential asked for by the firing only, `demo` set up a forge and fired both agents first.
+    """
+    room = tmp_path / "room"
+    room.mkdir()
+    began = time.monotonic()
+    more = ["--repo", str(project), "--issue", "x"] if verb == "try" else []
+    done = subprocess.run(
+        [sys.executable, WATCHBILL, verb, "--engine", engine, *more], text=True, capture_output=True, check=False,
+        env={**os.environ, "TMPDIR": str(room)}, stdin=subprocess.DEVNULL)  # fmt: skip
+    assert time.monotonic() - began < 5
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "WB-ENGINE-07" in done.stderr
+    assert f"export {variable}=" in done.stderr
+    assert list(room.iterdir()) == []
+
+
+def test_an_engine_of_another_age_is_refused_at_once(project: Path, tmp_path: Path, installed: Path) -> None:
+    (installed / "claude").write_text('#!/bin/sh\necho "1.0.44 (Claude Code)"\n')
+    room = tmp_path / "room"
+    room.mkdir()
+    status, _, said = trial(project, "--issue", "x", "--engine", "claude", tmp=room)
+    assert status == 78
+    assert "claude 1.0.44 is too old" in said
+    assert "npm install -g" in said
+    assert list(room.iterdir()) == []

@@ -67,7 +67,7 @@ def test_what_the_account_is_refused_for(kind: str) -> None:
 
 def test_how_full_a_window_is() -> None:
     line = {"type": "window", "name": "five_hour", "utilization": 0.93, "resets_at": 1790000000}
-    assert read(**line) == Event("window", window=Filled("five_hour", 930_000, 1790000000))
+    assert read(**line) == Event("window", windows=(Filled("five_hour", 930_000, 1790000000),))
     for bad in ({"name": 5}, {"utilization": -1}, {"utilization": "0.9"}, {"resets_at": None}, {"resets_at": "soon"}):
         assert read(**{**line, **bad}) is None
 

@@ -55,6 +55,24 @@ def inside(layer: Isolation, world: World, *argv: str, jail: Jail | None = None)
         timeout=30, check=False)  # fmt: skip
 
 
+def installed(home: Path, how: str) -> Path:
+    """An engine as it is installed for one user; it needs a file of its own beside it."""
+    link, file, needed = {
+        "native": (".local/bin/engine", ".local/share/engine/versions/2.1", ".local/share/engine/versions/2.1"),
+        "npm": ("x/node_modules/.bin/engine", "x/node_modules/@a/engine/run", "x/node_modules/@a/engine-linux/words"),
+        "standalone": (".local/bin/engine", ".codex/packages/1/bin/engine", ".codex/packages/1/codex-path/words"),
+    }[how]
+    for name in (link, file, needed, ".codex/auth.json"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+    (home / ".codex" / "auth.json").write_text("SECRET")
+    (home / needed).write_text("the engine\n")
+    text = "echo the engine" if needed == file else f"cat {home / needed}"
+    (home / file).write_text(f"#!/bin/sh\n{text}\n")
+    (home / file).chmod(0o755)
+    (home / link).symlink_to(os.path.relpath(home / file, (home / link).parent))
+    return home / link
+
+
 def shell(layer: Isolation, world: World, text: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return inside(layer, world, "sh", "-c", text, **more)
 
@@ -166,6 +184,18 @@ class TestOfEveryLayer:
         monkeypatch.setenv("PATH", os.environ["PATH"].partition(":")[2])
         assert inside(layer, world, str(tool)).stdout == "from lib\n"
 
+    @pytest.mark.parametrize("how", ["native", "npm", "standalone"])
+    def test_an_engine_below_the_hidden_home_works(self, layer: Isolation, world: World, how: str) -> None:
+        """As their installers lay claude and codex out there; nothing else of the home is opened with them.
+
+        Broken once: without `_with_its_packages` npm's `.bin/engine` was not found, without codex-path in
+        `_BESIDE_BIN` the standalone one not what it brings along."""
+        program = installed(world.home, how)
+        done = inside(layer, world, str(program))
+        assert (done.stdout, done.returncode) == ("the engine\n", 0), done.stderr
+        for secret in (world.secret, world.home / ".codex" / "auth.json"):
+            assert "SECRET" not in inside(layer, world, "/bin/sh", "-c", f"cat {secret}; {program}").stdout
+
     def test_devices(self, layer: Isolation, world: World) -> None:
         done = shell(layer, world, "echo x > /dev/null && head -c 4 /dev/urandom | wc -c")
         assert (done.stdout.strip(), done.returncode) == ("4", 0)
@@ -191,6 +221,16 @@ def test_bwrap_has_a_tmp_of_its_own(world: World) -> None:
     done = shell(bwrap, world, "echo x > /tmp/of-watchbill-test && cat /tmp/of-watchbill-test")
     assert done.stdout == "x\n"
     assert not os.path.exists("/tmp/of-watchbill-test")
+
+
+@pytest.mark.needs("bwrap")
+def test_a_user_namespace_below_bwrap(world: World) -> None:
+    """What codex's own sandbox needs of bubblewrap, as root too; Landlock forbids it its mounts, as codex's adapter has
+    to know. Broken once: with root as 0 inside, "setting up uid map: Operation not permitted"."""
+    nested = "bwrap --unshare-user --unshare-pid --ro-bind / / --bind $PWD $PWD"
+    done = shell(bwrap, world, f"{nested} sh -c 'echo x > made; cat /proc/1/environ'")
+    assert (world.work / "made").exists(), done.stderr
+    assert "TMPDIR" not in done.stdout  # of bwrap itself, which was told what the engine is told
 
 
 def test_none_is_none(world: World) -> None:
@@ -219,6 +259,21 @@ def test_no_program_opens_what_it_lies_in(world: World) -> None:
         kinds = dict(places(world.jail, (), {"PATH": f"{folder}:/usr/bin"}))
         assert kinds[str(world.home)] == "hidden"
         assert kinds.get(str(world.home.parent)) is None
+
+
+def test_prose_on_an_engines_command_line_opens_nothing(world: World) -> None:
+    """Broken once: with every argument split into words, the tool that the text names was readable."""
+    tool = world.home / "private" / "tool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+
+    def opened(*argv: str) -> bool:
+        return str(tool) in dict(places(world.jail, argv, {"PATH": "/usr/bin:/bin"}))
+
+    assert not opened("engine", "--append-system-prompt", f"Run {tool} first.")
+    assert opened("/bin/sh", "-c", f"{tool} -q")
+    assert opened("env", str(tool))
 
 
 def test_beside_is_everything_but(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def ports(tmp_path: Path, clock: Clock, remote: str, **changes: Any) -> tuple[Po
     repo = Repo("acme/api", remote, (), 1200, (), **changes)
     fleet = Fleet({"acme/api": repo}, (), (), "", 60, Labels(), Claims(), "http://127.0.0.1:1",
                   "token:env:TOKEN", {}, 1, "deny", {}, Host(), Breaker(), 86_400, ())  # fmt: skip
-    agent = Agent("bosun", "", "implement", "manual", {"use": "command"}, (), None, 60, (), "none", "x", (), "", {})
+    agent = Agent("bosun", "", "implement", "manual", {"use": "command"}, (), None, (), 60, (), "none", "x", (), "", {})
     home = Home(str(tmp_path / "home"))
     return Ports(home, fleet, agent, clock, new_ledger(tmp_path)), repo
 

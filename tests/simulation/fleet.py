@@ -98,6 +98,7 @@ def roster(claims: Claims, depth: str) -> Compiled:
             {"use": "scripted", "steps": []},
             (Use("scripted", "scripted", None, None, None),),
             None,
+            (),
             3600,
             (Cap("firing", "usd", CAP_MICRO),),
             "none",

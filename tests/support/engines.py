@@ -13,7 +13,19 @@ from typing import Any
 from watchbill import engines, process
 from watchbill.clock import SystemClock
 from watchbill.engines import command, supervise
-from watchbill.engines.base import Engine, Event, Launch, Limits, Result, Task, Tokens, Usage
+from watchbill.engines.base import (
+    Conversation,
+    Engine,
+    Event,
+    Launch,
+    Limits,
+    Program,
+    Result,
+    Task,
+    Tokens,
+    Transcript,
+    Usage,
+)
 from watchbill.engines.bill import Priced, Tariff
 from watchbill.engines.supervise import Heard
 from watchbill.isolation import none
@@ -31,6 +43,26 @@ def say(type, **more):
 """
 
 
+class Counts:
+    """Token counts, a line each request, in an engine's HOME."""
+
+    def __init__(self, home: str) -> None:
+        self._path = os.path.join(home, "transcript")
+        self._known = -1
+
+    def look(self) -> tuple[Event, ...]:
+        try:
+            with open(self._path, encoding="ascii") as file:
+                counts = [int(line) for line in file.read().split()]
+        except FileNotFoundError:
+            return ()
+        if self._known == (known := len(counts)):
+            return ()
+        self._known = known
+        tokens = Tokens(input=sum(counts))
+        return (Event("usage", Usage(sum(counts), 0, len(counts), None, ((None, tokens),))),)
+
+
 class Outsider:
     """An adapter of somebody else's: it has a final event and says why it failed."""
 
@@ -38,6 +70,11 @@ class Outsider:
     has_budget = False
     headroom_micro = 0
     unmetered_basis = "ceiling"
+    silence_s = None
+    logins = ()
+    guides = ()
+    variables = ()
+    endpoint = None
 
     def launch(self, task: Task) -> Launch:
         return Launch(tuple(task.options["argv"]), {"OUTSIDER": "1"}, task.brief.encode())
@@ -50,15 +87,14 @@ class Outsider:
             return Event(said["type"])
         return command.read(line, so_far)
 
-    def transcript(self, home: str) -> Usage | None:
-        """Token counts, a line each request, in its HOME."""
-        try:
-            with open(os.path.join(home, "transcript"), encoding="ascii") as file:
-                counts = [int(line) for line in file.read().split()]
-        except FileNotFoundError:
-            return None
-        tokens = Tokens(input=sum(counts))
-        return Usage(sum(counts), 0, len(counts), None, ((None, tokens),))
+    def program(self, task: Task) -> Program | None:
+        return None
+
+    def session(self, home: str) -> Conversation | None:
+        return Conversation("the-talk", "transcript") if os.path.exists(os.path.join(home, "transcript")) else None
+
+    def transcript(self, home: str) -> Transcript:
+        return Counts(home)
 
     def succeeded(self, exit_status: int, final: Event | None) -> bool:
         return exit_status == 0 and final is not None and final.ok is True

@@ -25,7 +25,7 @@ from watchbill import money
 from watchbill.cli import checkout, show, stage
 from watchbill.cli.shared import Opened
 from watchbill.cli.stage import Stage, Told
-from watchbill.engines import ENGINES, named
+from watchbill.engines import ENGINES
 from watchbill.errors import Fixable
 from watchbill.host import host_id
 from watchbill.ledger import db
@@ -50,6 +50,10 @@ _STEPS = [
     {"replace": {"path": "calc.py", "old": "return a - b", "new": "return a + b"}},
     {"usage": {"input_tokens": 5200, "output_tokens": 310, "cost_usd": 0.02}},
 ]
+
+
+#: What each engine is told of the demonstration: a model that is enough for it.
+_OPTIONS: dict[str, dict[str, Any]] = {"scripted": {"steps": _STEPS}, "claude": {"model": "sonnet"}}
 
 
 class Played(NamedTuple):
@@ -82,13 +86,10 @@ def run(args: argparse.Namespace) -> int:
 
 def play(args: argparse.Namespace) -> Played:
     """Set the stage, fire both agents at once, gather what they left."""
-    named(args.engine)
+    engine = stage.engine_map(args.engine, _OPTIONS.get(args.engine, {}))
     root = _root(args.keep)
     bare = os.path.join(root, "calc.git")
     checkout.make_bare(bare, _FILES, "Begin")
-    engine: dict[str, Any] = {"use": args.engine}
-    if args.engine == "scripted":
-        engine["steps"] = _STEPS
     agent = {"role": "implement", "engine": engine, "timeout": "10m", "caps": {"firing_usd": 0.50, "day_usd": 5}}
     check = f"{shlex.quote(sys.executable)} -m unittest -q"
     _say(args, f"setting up a forge, a repository and two agents in {root}")
@@ -211,7 +212,12 @@ def _result(played: Played) -> list[str]:
     return [*out, f"  cost {money.usd(cost)} of {money.usd(500_000)} ({basis})"]
 
 
-_BASIS = {"engine": "as the engine reports it", "free": "nothing was spent"}
+_BASIS = {
+    "engine": "as the engine reports it",
+    "notional": "the list price; it draws on a subscription",
+    "priced": "by its tokens",
+    "free": "nothing was spent",
+}
 
 
 def _next(played: Played) -> list[str]:

@@ -32,6 +32,7 @@ VERBS = (
     "plan",
     "apply",
     "ledger",
+    "doctor",
     "practice",
 )
 _MODULES = {"try": "trial"}  # `try` cannot name a module

@@ -9,10 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
-from watchbill import roles
+from watchbill import roles, versions
+from watchbill.engines import credential, named
+from watchbill.engines.base import Limits, Task
 from watchbill.errors import Fixable
 from watchbill.home import Home
 from watchbill.practice import server
@@ -116,6 +120,33 @@ def build(
         shutil.rmtree(root)
         raise
     return Stage(root, home, bare, full_name, practice)
+
+
+def engine_map(name: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The `engine:` map of an agent on this stage: with the key and the server that the person's own shell names.
+
+    Fixable, before anything is set up, when it could not run: no program, a version that we do not know, no credential.
+    """
+    engine = named(name)
+    found: dict[str, Any] = {"use": name, **more}
+    key = next((variable for variable in engine.variables if os.environ.get(variable)), None)
+    if key is not None:
+        found["key"] = f"env:{key}"
+    if engine.endpoint and os.environ.get(engine.endpoint):
+        found["env"] = {engine.endpoint: os.environ[engine.endpoint]}
+    with tempfile.TemporaryDirectory(prefix="watchbill-") as nowhere:
+        task = Task("", nowhere, "", nowhere, nowhere, "", found.get("model"), found, found.get("env", {}), Limits(1))
+        program = engine.program(task)
+        if program is not None:
+            versions.accept(name, program, versions.ask(name, program))
+        try:
+            task = task._replace(key=credential.of(engine, found, os.environ))
+            engine.launch(task)
+        except Fixable as problem:
+            if problem.outcome == "unauthorized" and engine.variables and key is None:
+                problem.fix = f"for this once: export {engine.variables[0]}=...; for a fleet: {problem.fix}"
+            raise
+    return found
 
 
 def end_cleanly() -> None:

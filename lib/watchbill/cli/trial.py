@@ -29,6 +29,8 @@ from watchbill.errors import Fixable
 from watchbill.host import host_id
 from watchbill.ledger import db
 
+#: What a person who names no cap will hardly mind.
+_CAP_USD = 2.0
 HELP = "a firing on a repository of yours, without GitHub"
 
 
@@ -43,7 +45,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="append", default=[], metavar="COMMAND", help="what must pass; may be given several times"
     )
     parser.add_argument("--timeout", default="25m", help="the longest the engine may run (default 25m)")
-    parser.add_argument("--cap", type=float, metavar="USD", help="the most it may cost")
+    parser.add_argument("--model", help="the model, in the engine's own words")
+    parser.add_argument(
+        "--cap", type=float, metavar="USD", help=f"the most it may cost (default {_CAP_USD} where a key is needed)"
+    )
     parser.add_argument("--isolation", default="auto", choices=("auto", "required", "none"))
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -109,20 +114,21 @@ def _source(path: str) -> tuple[str, str, str]:
 
 
 def _agent(args: argparse.Namespace) -> dict[str, Any]:
-    named(args.engine)
-    engine: dict[str, Any] = {"use": args.engine}
+    more: dict[str, Any] = {"model": args.model} if args.model else {}
     if args.engine == "command":
         if not args.argv:
             raise Fixable("WB-TRY-04", "--engine command needs --argv", fix='--argv "program and its arguments"')
         try:
-            engine["argv"] = shlex.split(args.argv)
+            more["argv"] = shlex.split(args.argv)
         except ValueError as error:
             raise Fixable("WB-TRY-04", f"--argv {args.argv!r}: {error}", fix="close the quotes") from error
     if args.engine == "scripted":
         if not args.script:
             raise Fixable("WB-TRY-04", "--engine scripted needs --script", fix="--script steps.json")
-        engine["script"] = os.path.abspath(args.script)
-    caps = {"firing_usd": args.cap} if args.cap is not None else {}
+        more["script"] = os.path.abspath(args.script)
+    engine = {"use": args.engine, **more} if args.engine == "command" else stage.engine_map(args.engine, more)
+    cap = _CAP_USD if args.cap is None and named(args.engine).variables else args.cap
+    caps = {"firing_usd": cap} if cap is not None else {}
     return {"role": "implement", "engine": engine, "timeout": args.timeout, "isolation": args.isolation, "caps": caps}
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 
-from watchbill.engines import command, scripted
+from watchbill.engines import claude, codex, command, scripted
 from watchbill.engines.base import Engine
 from watchbill.errors import Fixable
 
-ENGINES: dict[str, Engine] = {"command": command, "scripted": scripted}
+ENGINES: dict[str, Engine] = {"claude": claude, "codex": codex, "command": command, "scripted": scripted}
 
-_MEMBERS = ("name", "has_budget", "headroom_micro", "unmetered_basis", "launch", "transcript", "read", "succeeded")
+_MEMBERS = (
+    "name", "has_budget", "headroom_micro", "unmetered_basis", "silence_s", "logins", "guides", "variables", "endpoint",
+    "launch", "program", "transcript", "session", "read", "succeeded")  # fmt: skip
 
 
 def named(name: str) -> Engine:

@@ -6,6 +6,7 @@ An engine is a module (or object) that satisfies `Engine`. It never spawns anyth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 #: Every way an engine run can end (DESIGN section 9). Only from structured fields, exit status and our own timers.
@@ -36,6 +37,52 @@ class Limits(NamedTuple):
     cost_micro: int | None = None  # micro-dollars
 
 
+class Tokens(NamedTuple):
+    """What a model was given and gave."""
+
+    input: int = 0  # all of it, with what came from a cache and went into one
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    #: no request among them had more input than this; 0: they are priced as if they were one. Some models are dearer
+    #: from a length of context on, so an adapter that knows its requests counts the long ones apart.
+    request: int = 0
+
+
+class Usage(NamedTuple):
+    """What a run used so far; sums, not deltas."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    turns: int = 0
+    cost_micro: int | None = None  # what the engine itself said in dollars; None: it never did
+    unpriced: tuple[tuple[str | None, Tokens], ...] = ()  # by model: tokens that came without a figure in dollars
+    before: Tokens = Tokens()  # see Session: an engine that counts over the whole conversation takes it off
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def measured(self) -> bool:
+        """Whether the engine said anything at all of what it used."""
+        return self.cost_micro is not None or self.tokens > 0
+
+
+class Session(NamedTuple):
+    """A conversation of an earlier run, which this one goes on with; its file lies below the engine's HOME again."""
+
+    id: str  # the engine's own name for it
+    before: Usage  # what it had used by then, as the engine's own files say
+
+
+class Conversation(NamedTuple):
+    """Where an engine keeps a conversation that it could go on with."""
+
+    id: str
+    path: str  # relative to its HOME
+
+
 class Task(NamedTuple):
     """One run to be made."""
 
@@ -49,6 +96,12 @@ class Task(NamedTuple):
     options: Mapping[str, Any]  # the agent's `engine:` map merged over the fleet's [engines.NAME]
     env: Mapping[str, str]  # what the operator added to the allow-list
     limits: Limits
+    key: str | None = None  # its credential: a key, a token, or what one of the engine's `logins` holds
+    tools: tuple[str, ...] = ()  # what the agent's file lets it use, in claude's names; empty: as the adapter thinks
+    guidance: str = ""  # what the repository tells agents (CLAUDE.md, AGENTS.md), as the trusted base has it
+    session: Session | None = None  # to be gone on with
+    layer: str = "none"  # which layer of isolation it runs in: bwrap | landlock | none
+    sandbox: bool = False  # nothing of ours confines it: it is to confine its tools itself, where it can
 
 
 class Launch(NamedTuple):
@@ -57,34 +110,22 @@ class Launch(NamedTuple):
     argv: tuple[str, ...]
     env: Mapping[str, str]  # beyond the allow-list
     stdin: bytes
+    #: environment variable -> what the program reads, once, from the file descriptor that the variable names: for a
+    #: key that is to be in no environment and no file. At most 16 KiB each.
+    pipes: Mapping[str, bytes] = MappingProxyType({})
+    #: path relative to its HOME -> content; written, readable for us alone, before it starts
+    files: Mapping[str, bytes] = MappingProxyType({})
+    #: it draws on a subscription: what it says in dollars is a list price that nobody pays
+    plan: bool = False
 
 
-class Tokens(NamedTuple):
-    """What a model was given and gave."""
+class Program(NamedTuple):
+    """A program whose version matters."""
 
-    input: int = 0  # all of it, with what came from a cache and went into one
-    output: int = 0
-    cache_read: int = 0
-    cache_write: int = 0
-
-
-class Usage(NamedTuple):
-    """What a run used so far; sums, not deltas."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    turns: int = 0
-    cost_micro: int | None = None  # what the engine itself said in dollars; None: it never did
-    unpriced: tuple[tuple[str | None, Tokens], ...] = ()  # by model: tokens that came without a figure in dollars
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-    @property
-    def measured(self) -> bool:
-        """Whether the engine said anything at all of what it used."""
-        return self.cost_micro is not None or self.tokens > 0
+    path: str  # absolute
+    asks: tuple[str, ...]  # what makes it tell its version: ("--version",)
+    least: tuple[int, ...]  # the oldest version that the adapter speaks with
+    below: tuple[int, ...]  # the first that it does not
 
 
 class Filled(NamedTuple):
@@ -98,14 +139,34 @@ class Filled(NamedTuple):
 class Event(NamedTuple):
     """One thing an engine said, reduced to what the supervisor acts on."""
 
-    #: usage | message | window | rate_limited | auth | billing | overloaded | context | refused | max_turns | budget |
-    #: final
+    #: usage | message | window | final | one of TROUBLE
     kind: str
     usage: Usage | None = None  # the running total after this event
     text: str = ""
     until: int | None = None  # rate_limited: UTC epoch seconds of the provider's reset
     ok: bool | None = None  # final: did the engine call it a success
-    window: Filled | None = None
+    trouble: str | None = None  # final: which of TROUBLE it ended with
+    windows: tuple[Filled, ...] = ()
+
+
+#: What an engine can tell of its own trouble.
+TROUBLE = ("rate_limited", "auth", "billing", "overloaded", "context", "refused", "max_turns", "budget")
+
+
+class Transcript(Protocol):
+    """What an engine writes below its HOME while it runs; a session that remembers how far it has read."""
+
+    def look(self) -> tuple[Event, ...]:
+        """What was written since the last look, as events; the usage in them is the total of all that was read, with
+        what was there before the run. In bounded time. Raises OSError or ValueError where it cannot be read just now.
+        """
+
+
+class Silent:
+    """The transcript of an engine that keeps none."""
+
+    def look(self) -> tuple[Event, ...]:
+        return ()
 
 
 class Engine(Protocol):
@@ -119,13 +180,30 @@ class Engine(Protocol):
     #: what a run costs that reported no usage at all: "free" (nothing can be spent) or "ceiling" (the fleet's policy
     #: for what was not measured decides)
     unmetered_basis: str
+    #: seconds without a byte after which it hangs, unless the operator says otherwise; longer than its longest tool
+    silence_s: float | None
+    #: secret references (see `secrets.resolve`) to where its own login lies on this host, tried in this order when the
+    #: operator names no `key`
+    logins: tuple[str, ...]
+    #: files of a repository in which it speaks to agents, the first that is there counts: shut off where the engine
+    #: would read them from the worktree, and given as `Task.guidance`
+    guides: tuple[str, ...]
+    #: environment variables in which people keep a key for it, and the one that names another server: what `try` and
+    #: `demo`, which are a person's own doing, take over from a shell
+    variables: tuple[str, ...]
+    endpoint: str | None
 
     def launch(self, task: Task) -> Launch:
-        """Raises errors.Fixable when the program is missing or cannot be used."""
+        """Raises errors.Fixable when the program is missing, cannot be used, or has no credential (unauthorized)."""
 
-    def transcript(self, home: str) -> Usage | None:
-        """What the files say that the engine keeps below its HOME, for a run that says little on stdout or was killed;
-        None when it keeps none. Asked about once a second: to be read in bounded time."""
+    def program(self, task: Task) -> Program | None:
+        """The program whose version is to be asked before it is used; None when any will do. Fixable as `launch`."""
+
+    def transcript(self, home: str) -> Transcript:
+        """What it writes below its HOME, for a run that says little on stdout or was killed."""
+
+    def session(self, home: str) -> Conversation | None:
+        """The conversation that lies below its HOME, when it could go on with it."""
 
     def read(self, line: bytes, so_far: Usage) -> Event | None:
         """One line of stdout. Unknown or malformed lines are None, never an error."""
@@ -142,7 +220,7 @@ class Result(NamedTuple):
     exit_status: int | None  # negative: the signal
     usage: Usage
     cost_micro: int
-    basis: str  # engine | priced | ceiling | free | stream | transcript | reservation | unmeasured
+    basis: str  # engine | notional | priced | ceiling | free | stream | transcript | reservation | unmeasured
     until: int | None  # rate_limited
     stopped_by: str | None  # what `beat` answered when it asked to stop
     strays: int  # processes that had to be swept

@@ -1,10 +1,12 @@
 """What a run costs: by what the engine said, else by its tokens' prices, else by what was reserved. Never nothing,
 because it could not be measured; and every figure says how it came about.
 
-Bases: `engine` (its own figure), `priced` (tokens by a known price), `ceiling` (tokens of a model that nobody knows, at
-a price above all), `stream` and `transcript` (what a run that was cut short had said so far, or its files say, and one
-request more), `reservation` (nothing was said: all that was reserved), `unmeasured` (the same, where the operator
-allows that, or nothing is capped), `free` (an engine that can spend nothing).
+Bases: `engine` (its own figure), `notional` (the same from an engine that draws on a subscription: a list price that
+nobody pays, counted all the same, because caps are how an operator rations it), `priced` (tokens by a known price),
+`ceiling` (tokens of a model that nobody knows, at a price above all), `stream` and `transcript` (what a run that was
+cut short had said so far, or its files say, and one request more), `reservation` (nothing was said: all that was
+reserved), `unmeasured` (the same, where the operator allows that, or nothing is capped), `free` (an engine that can
+spend nothing).
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from watchbill.compiled import Use
-from watchbill.engines.base import Engine, Tokens, Usage
+from watchbill.engines.base import Engine, Tokens, Transcript, Usage
 from watchbill.engines.stream import Lines
 
 _CHUNK = 1 << 20
 #: A thousand million dollars: who says more has said nothing, and sums of it still fit where they are kept.
 MOST_MICRO = 10**15
+NOTHING = Tokens()
+UNUSED = Usage()
+#: Looks at one transcript, each bounded: what is longer than all of them is no transcript.
+_MOST_LOOKS = 64
 
 
 class Priced(NamedTuple):
@@ -67,8 +73,44 @@ def so_far(usage: Usage, tariff: Tariff) -> Bill | None:
     return Bill(min(micro, MOST_MICRO), basis)
 
 
-def final(engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool) -> Bill:
-    """What a run is charged that we saw end."""
+def fuller(said: Usage, written: Usage, price: Callable[[Usage], Bill | None], *, working: bool) -> Usage:
+    """Which account of a run counts: what it `said` on its stream, or what it had `written` into its files.
+
+    Who has `working` over said its last word; a figure in dollars in that word is the engine's own and whole account.
+    Before that, and when a run is cut short, the dearer of the two: a stream tells late, and files are in the reach of
+    whatever the engine runs. Between equals the files, which name the model of every request.
+    """
+    if not written.measured or (said.cost_micro is not None and not working):
+        return said
+    bills = [found.micro if (found := price(usage)) else 0 for usage in (said, written)]
+    return said if (bills[0], said.tokens) > (bills[1], written.tokens) else written
+
+
+def less(usage: Usage, before: Usage) -> Usage:
+    """The usage of a conversation without what it had used `before` this run."""
+    known = {(model, tokens.request): tokens for model, tokens in before.unpriced}
+    rest = [(model, _minus(tokens, known.get((model, tokens.request), NOTHING))) for model, tokens in usage.unpriced]
+    return usage._replace(
+        input_tokens=max(0, usage.input_tokens - before.input_tokens),
+        output_tokens=max(0, usage.output_tokens - before.output_tokens),
+        turns=max(0, usage.turns - before.turns),
+        unpriced=tuple((model, tokens) for model, tokens in rest if tokens.input or tokens.output),
+    )
+
+
+def total(usage: Usage) -> Tokens:
+    """All tokens of a usage, whatever their model."""
+    counts = [tokens[:4] for _, tokens in usage.unpriced]
+    return Tokens(*(sum(column) for column in zip(*counts, strict=True)))
+
+
+def _minus(tokens: Tokens, off: Tokens) -> Tokens:
+    left = Tokens(*(max(0, have - gone) for have, gone in zip(tokens[:4], off[:4], strict=True)))
+    return left._replace(request=tokens.request)
+
+
+def final(engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool, plan: bool = False) -> Bill:
+    """What a run is charged that we saw end. `plan`: it draws on a subscription."""
     measured = so_far(usage, tariff)
     if measured is None:
         if engine.unmetered_basis == "free":
@@ -78,14 +120,16 @@ def final(engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool) -> B
         return Bill(tariff.reserved_micro, "reservation")
     if cut_short and tariff.request_micro:
         return Bill(measured.micro + tariff.request_micro, "stream")
-    return measured
+    return measured._replace(basis="notional") if plan and measured.basis in ("engine", "priced") else measured
 
 
-def of_the_dead(engine: Engine, log: str, home: str, known: Bill | None, tariff: Tariff) -> tuple[Bill | None, Usage]:
+def of_the_dead(
+    engine: Engine, log: str, home: str, known: Bill | None, tariff: Tariff, before: Usage = UNUSED
+) -> tuple[Bill | None, Usage]:
     """What a run is charged that nobody saw end: by its raw log, by its transcript, by what was last `known`; the
-    largest, and one request more. None when nothing was measured."""
-    heard = replayed(engine, log)
-    written = _transcript(engine, home)
+    largest, and one request more. None when nothing was measured. `before`: see Session."""
+    heard = replayed(engine, log, before)
+    written = _transcript(engine, home, before)
     found = [(bill, basis) for usage, basis in ((heard, "stream"), (written, "transcript"))
              if usage is not None and (bill := so_far(usage, tariff)) is not None]  # fmt: skip
     if known is not None:
@@ -97,9 +141,9 @@ def of_the_dead(engine: Engine, log: str, home: str, known: Bill | None, tariff:
     return Bill(bill.micro + tariff.request_micro, basis), usage
 
 
-def replayed(engine: Engine, log: str) -> Usage:
+def replayed(engine: Engine, log: str, before: Usage = UNUSED) -> Usage:
     """What a run said, by its raw log; nothing when there is none."""
-    usage, lines = Usage(), Lines()
+    usage, lines = Usage(before=total(before)), Lines()
     try:
         with open(log, "rb") as file:
             while chunk := file.read(_CHUNK):
@@ -117,8 +161,20 @@ def _after(engine: Engine, line: bytes, usage: Usage) -> Usage:
     return event.usage if event is not None and event.usage is not None else usage
 
 
-def _transcript(engine: Engine, home: str) -> Usage | None:
+def read_whole(transcript: Transcript) -> Usage:
+    """All that a transcript says was used. Raises OSError or ValueError where it cannot be read."""
+    usage = UNUSED
+    for _ in range(_MOST_LOOKS):
+        events = transcript.look()
+        if not events:
+            break
+        usage = next((event.usage for event in reversed(events) if event.usage is not None), usage)
+    return usage
+
+
+def _transcript(engine: Engine, home: str, before: Usage) -> Usage | None:
     try:
-        return engine.transcript(home)
+        written = less(read_whole(engine.transcript(home)), before)
     except (OSError, ValueError):  # half-written, as a killed program leaves it
         return None
+    return written if written.measured else None

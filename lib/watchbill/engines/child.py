@@ -16,6 +16,7 @@ from watchbill.errors import Fixable
 _KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 _SUBREAPER = 36
 _SWEEP_S = 15.0  # longer than the keeper's own patience
+_PIPE = 16 << 10  # what macOS gives a pipe; Linux gives 64 KiB
 _LETTERS = {"SIGINT": b"I", "SIGTERM": b"T", "SIGKILL": b"K"}
 
 
@@ -23,9 +24,16 @@ class Child:
     """One program, its three streams, and the socket to its keeper."""
 
     def __init__(
-        self, argv: tuple[str, ...], cwd: str, env: Mapping[str, str], *, monitored: bool, merged: bool
+        self,
+        argv: tuple[str, ...],
+        cwd: str,
+        env: Mapping[str, str],
+        *,
+        monitored: bool,
+        merged: bool,
+        pipes: Mapping[str, bytes],
     ) -> None:
-        """`monitored`: see Isolation. `merged`: its stderr goes where its stdout goes."""
+        """`monitored`: see Isolation. `merged`: its stderr goes where its stdout goes. `pipes`: see Launch."""
         self.exit_status: int | None = None  # negative: the signal
         self._lost = False  # its keeper no longer speaks
         self._program = argv[0]
@@ -34,17 +42,21 @@ class Child:
         self._spared = set(process.children(os.getpid()))
         prctl(_SUBREAPER, 1)  # only matters should the keeper be killed
         self.control, theirs = socket.socketpair()
+        handed = {name: _full_pipe(content) for name, content in pipes.items()}
+        given = {name: str(fd) for name, fd in handed.items()}
         words = [sys.executable, "-I", "-S", _KEEPER, str(theirs.fileno()), "inner" if monitored else "plain", "--"]
         try:
             self._keeper = subprocess.Popen(
-                [*words, *argv], cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [*words, *argv], cwd=cwd, env={**env, **given}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merged else subprocess.PIPE, bufsize=0,
-                start_new_session=True, pass_fds=(theirs.fileno(),))  # fmt: skip
+                start_new_session=True, pass_fds=(theirs.fileno(), *handed.values()))  # fmt: skip
         except BaseException:
             self.control.close()
             raise
         finally:
             theirs.close()
+            for fd in handed.values():
+                os.close(fd)
         assert self._keeper.stdin
         assert self._keeper.stdout
         self.stdin, self.stdout, self.stderr = self._keeper.stdin, self._keeper.stdout, self._keeper.stderr
@@ -120,3 +132,13 @@ class Child:
             for pid in left:
                 os.waitpid(pid, os.WNOHANG)
         return len(killed)
+
+
+def _full_pipe(content: bytes) -> int:
+    """The reading end of a pipe that holds this, and then ends. ValueError for more than a pipe takes at once."""
+    if len(content) > _PIPE:
+        raise ValueError(f"{len(content)} bytes are more than a pipe of {_PIPE} takes")
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    return reading

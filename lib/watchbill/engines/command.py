@@ -23,7 +23,18 @@ import shutil
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from watchbill.engines.base import Event, Filled, Launch, Task, Tokens, Usage
+from watchbill.engines.base import (
+    Conversation,
+    Event,
+    Filled,
+    Launch,
+    Program,
+    Silent,
+    Task,
+    Tokens,
+    Transcript,
+    Usage,
+)
 from watchbill.errors import Fixable
 from watchbill.isolation.base import program_path
 
@@ -32,6 +43,11 @@ has_budget = False
 #: We cannot know what a request of an unknown program costs; its meter stops it after the one that reaches the cap.
 headroom_micro = 0
 unmetered_basis = "ceiling"
+silence_s: float | None = None
+logins: tuple[str, ...] = ()
+guides: tuple[str, ...] = ()
+variables: tuple[str, ...] = ()
+endpoint: str | None = None
 
 _MICRO = 1_000_000
 _MOST_TOKENS = 10**10
@@ -74,23 +90,31 @@ def read(line: bytes, so_far: Usage) -> Event | None:
     if kind == "message" and isinstance(text, str):
         return Event("message", text=text[:_MOST_TEXT])
     if kind in ("rate_limited", "overloaded", "billing", "auth"):
-        until = _number(said.get("until"), _MOST_EPOCH)
+        until = number(said.get("until"), _MOST_EPOCH)
         return Event(kind, until=None if until is None else int(until))
     if kind == "window":
         return _window(said)
     return None
 
 
-def transcript(home: str) -> Usage | None:  # noqa: ARG001 - a program that we do not know keeps none that we could read
+def program(task: Task) -> Program | None:  # noqa: ARG001 - whichever the operator names
+    return None
+
+
+def transcript(home: str) -> Transcript:  # noqa: ARG001 - a program that we do not know keeps none that we could read
+    return Silent()
+
+
+def session(home: str) -> Conversation | None:  # noqa: ARG001
     return None
 
 
 def _window(said: dict[str, Any]) -> Event | None:
-    name, used, resets_at = said.get("name"), _number(said.get("utilization"), 1000), said.get("resets_at")
-    reset = _number(resets_at, _MOST_EPOCH)
+    name, used, resets_at = said.get("name"), number(said.get("utilization"), 1000), said.get("resets_at")
+    reset = number(resets_at, _MOST_EPOCH)
     if not isinstance(name, str) or used is None or reset is None:
         return None
-    return Event("window", window=Filled(name[:100], int(used * _MICRO), int(reset)))
+    return Event("window", windows=(Filled(name[:100], int(used * _MICRO), int(reset)),))
 
 
 def succeeded(exit_status: int, final: Event | None) -> bool:  # noqa: ARG001 - there is no final event
@@ -109,13 +133,13 @@ def as_object(line: bytes) -> dict[str, Any]:
 
 
 def _added(so_far: Usage, said: dict[str, Any]) -> Usage:
-    cost = _number(said.get("cost_usd"), _MOST_USD)
+    cost = number(said.get("cost_usd"), _MOST_USD)
     known = so_far.cost_micro
     if cost is not None:
         # By way of its shortest text: the binary value of 0.41 is not 0.41.
         micro = int((Decimal(str(cost)) * _MICRO).quantize(Decimal(1), ROUND_HALF_UP))
         known = (known or 0) + micro
-    input, output, read, written = (int(_number(said.get(f"{name}_tokens"), _MOST_TOKENS) or 0)
+    input, output, read, written = (int(number(said.get(f"{name}_tokens"), _MOST_TOKENS) or 0)
                                     for name in ("input", "output", "cache_read", "cache_write"))  # fmt: skip
     input = max(input, read + written)  # a program that counts them apart
     return Usage(
@@ -138,11 +162,11 @@ def with_tokens(
     if name not in by_model and len(by_model) >= _MOST_MODELS:
         name = None
     before = by_model.get(name, Tokens())
-    by_model[name] = Tokens(*(a + b for a, b in zip(before, more, strict=True)))
+    by_model[name] = Tokens(*(a + b for a, b in zip(before[:4], more[:4], strict=True)))
     return tuple(by_model.items())
 
 
-def _number(value: object, most: int) -> float | None:
+def number(value: object, most: int) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if 0 <= value <= most else None  # also false for NaN; an int of a thousand digits has no float

@@ -48,7 +48,7 @@ def main(args: list[str]) -> None:
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _let_go_of_streams()
+    _let_go_of_streams(control)
     Keeper(control, leader, inner).keep()
 
 
@@ -195,8 +195,11 @@ def _signals_as_a_shell_has_them() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _let_go_of_streams() -> None:
-    """So that the runner sees the end of a stream when the program and its own let go of it."""
+def _let_go_of_streams(control: int) -> None:
+    """So that the runner sees the end of a stream when the program and its own let go of it; and what the program is
+    given through a pipe is in its hands alone."""
+    os.closerange(3, control)
+    os.closerange(control + 1, 256)
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)

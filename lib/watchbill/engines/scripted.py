@@ -21,10 +21,37 @@ import sys
 from typing import Any
 
 from watchbill.engines.base import Launch, Task
-from watchbill.engines.command import read, succeeded, transcript
+from watchbill.engines.command import (
+    endpoint,
+    guides,
+    logins,
+    program,
+    read,
+    session,
+    silence_s,
+    succeeded,
+    transcript,
+    variables,
+)
 from watchbill.errors import Fixable
 
-__all__ = ["has_budget", "headroom_micro", "launch", "name", "read", "succeeded", "transcript", "unmetered_basis"]
+__all__ = [
+    "endpoint",
+    "guides",
+    "has_budget",
+    "headroom_micro",
+    "launch",
+    "logins",
+    "name",
+    "program",
+    "read",
+    "session",
+    "silence_s",
+    "succeeded",
+    "transcript",
+    "unmetered_basis",
+    "variables",
+]
 
 name = "scripted"
 has_budget = False

@@ -61,7 +61,12 @@ _BESIDE_BIN = (
     "plugins",
     "version",
     "pyvenv.cfg",
+    "codex-path",  # where codex keeps the programs that it brings along
+    "codex-resources",
+    "codex-package.json",
 )
+#: What npm, pnpm and bun install: a program there needs its neighbours, and its link lies in `.bin` among them.
+_PACKAGES = "node_modules"
 _RANK = {"hidden": 0, "ro": 1, "rw": 2}
 
 
@@ -104,27 +109,29 @@ def try_once(argv: tuple[str, ...]) -> str | None:
 
 def _needed(argv: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
     """What a program needs to read in order to run at all, wherever it lies."""
-    path = program_path(environ)
+    searched = program_path(environ)
     found = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), sys.prefix, sys.base_prefix]
     found.append(os.path.realpath("/etc/resolv.conf"))
-    for directory in path.split(os.pathsep):
+    for directory in searched.split(os.pathsep):
         found += _with_its_libraries(directory)
-    program = shutil.which(argv[0], path=path) if argv else None
-    for one in (program, *_named_in_shell_text(argv)):
-        if one is not None:
-            found += [one, *_with_its_libraries(os.path.dirname(one))]
-            found += _with_its_libraries(os.path.dirname(os.path.realpath(one)))
+    program = shutil.which(argv[0], path=searched) if argv else None
+    for one in (program, *_named(argv)):
+        for path in (one, os.path.realpath(one)) if one is not None else ():
+            found += [path, *_with_its_libraries(os.path.dirname(path)), *_with_its_packages(path)]
     return found
 
 
-def _named_in_shell_text(argv: tuple[str, ...]) -> list[str]:
-    """Programs that a check names by their absolute path: `/home/ann/venv/bin/pytest -q` must find its own tools."""
-    words: list[str] = []
-    for text in argv[1:]:
+def _named(argv: tuple[str, ...]) -> list[str]:
+    """Programs that are named by their absolute path: `/home/ann/venv/bin/pytest -q` must find its own tools.
+
+    In a check's text every word counts. Elsewhere only whole arguments do: an engine's may hold a repository's prose.
+    """
+    words = list(argv[1:])
+    if len(argv) == 3 and os.path.basename(argv[0]) == "sh" and argv[1] == "-c":
         try:
-            words += shlex.split(text, comments=True)
+            words = shlex.split(argv[2], comments=True)
         except ValueError:  # an open quote: the shell will say so
-            words += text.split()
+            words = argv[2].split()
     return [word for word in words if os.path.isabs(word) and os.path.isfile(word) and os.access(word, os.X_OK)]
 
 
@@ -135,6 +142,11 @@ def _with_its_libraries(directory: str) -> list[str]:
     if prefix == os.path.expanduser("~"):
         return [directory]
     return [directory, *(os.path.join(prefix, name) for name in _BESIDE_BIN)]
+
+
+def _with_its_packages(program: str) -> list[str]:
+    parts = program.split(os.sep)
+    return [os.sep.join(parts[: parts.index(_PACKAGES) + 1])] if _PACKAGES in parts else []
 
 
 def _there(path: str) -> bool:

@@ -18,7 +18,7 @@ from watchbill.ledger import chain, problems, seal, witness
 from watchbill.ledger.turns import turn
 
 #: The schema this program knows: the number of the last file in schema/.
-VERSION = 5
+VERSION = 6
 #: For how long another process may keep the ledger locked; read when it is needed.
 BUSY_S = 15.0
 # SQLite's primary result codes (https://sqlite.org/rescode.html).

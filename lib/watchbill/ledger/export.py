@@ -26,6 +26,7 @@ _WHEN = {
     "polls": "fetched_ms / 1000",
     "events": "at",
     "meters": "at",
+    "programs": "asked_at",
 }
 
 

@@ -296,6 +296,20 @@ ON CONFLICT (firing) DO UPDATE SET cost_micro = excluded.cost_micro, tokens = ex
 -- meter_get: of one firing
 SELECT firing, cost_micro, tokens, turns, basis, at, final FROM meters WHERE firing = :firing
 
+-- program_put: what it said of its version
+INSERT INTO programs (path, file, version, asked_at) VALUES (:path, :file, :version, :asked_at)
+ON CONFLICT (path) DO UPDATE SET file = excluded.file, version = excluded.version, asked_at = excluded.asked_at
+
+-- program_get: what it said
+SELECT path, file, version, asked_at FROM programs WHERE path = :path
+
+-- session_of_generation: the conversation that the winner of a generation left, the newest first
+SELECT evidence.firing, evidence.digest, evidence.summary, evidence.at
+FROM claims JOIN evidence ON evidence.firing = claims.firing
+WHERE claims.repo_id = :repo_id AND claims.number = :number AND claims.generation = :generation
+  AND claims.won_at IS NOT NULL AND claims.host = :host AND evidence.kind = 'session'
+ORDER BY evidence.id DESC LIMIT 1
+
 -- streak_failed: one more in a row
 INSERT INTO streaks (scope, subject, failures) VALUES (:scope, :subject, 1)
 ON CONFLICT (scope, subject) DO UPDATE SET failures = streaks.failures + 1

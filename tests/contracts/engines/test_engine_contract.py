@@ -177,13 +177,14 @@ SPENDS = 'while True: say("usage", input_tokens=100, output_tokens=50, cost_usd=
     ids=["dollars", "tokens", "turns"],
 )
 def test_a_cap_is_met_while_it_runs(tmp_path: Path, adapter: str, limit: dict[str, int], verdict: str) -> None:
-    """All three are met at the third of these requests; at most one more can be under way when it is stopped.
+    """Dollars and turns are met at the third of these requests; a third would pass the tokens, which are 150 each.
+    At most one more can be under way when it is stopped.
 
     Broken once: with the meter read only at the end, it went on to the wall limit and cost 1.7 dollars.
     """
     done = run(a_task(tmp_path, adapter, SPENDS, **limit), adapter)
     assert done.verdict == verdict
-    assert 3 <= done.usage.turns <= 6  # 50 ms a request; the rest is a busy machine
+    assert 3 - ("tokens" in limit) <= done.usage.turns <= 6  # 50 ms a request; the rest is a busy machine
     assert done.cost_micro == done.usage.turns * 20_000
 
 

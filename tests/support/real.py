@@ -1,0 +1,151 @@
+"""Running the real engine programs against scripted models, the way a firing runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from support.engines import FIRING, a_jail, left
+from support.models import Script, Step, uses
+from watchbill import engines, isolation, prices
+from watchbill.clock import SystemClock
+from watchbill.engines import supervise
+from watchbill.engines.base import Engine, Limits, Result, Session, Task, Tokens
+from watchbill.engines.bill import Tariff
+from watchbill.engines.supervise import Heard
+from watchbill.isolation.base import Isolation
+
+__all__ = ["FIRING", "KEY", "MODEL", "a_real_task", "calls", "left", "program", "run_real", "shim", "tariff"]
+
+#: Where npm puts the programs themselves, below `node_modules`; the last one is its script, which needs node.
+_PLACES = {
+    "claude": ("@anthropic-ai/claude-code-*/claude", ".bin/claude"),
+    "codex": ("@openai/codex-*/vendor/*/bin/codex", ".bin/codex"),
+}
+#: What makes an engine talk to another server.
+_ELSEWHERE = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
+#: Nobody's keys; of the forms that the programs know.
+KEY = {"claude": "sk-ant-api03-nobody-0000", "codex": "sk-proj-nobody-0000"}
+MODEL = {"claude": "claude-sonnet-5-5", "codex": "gpt-5.5"}
+#: Enough for a program to say what it spent, on a host that is busy with other tests.
+_LADDER = (6.0, 4.0)
+
+
+def program(name: str) -> str | None:
+    """The path of a real engine's program: below WATCHBILL_ENGINES (a directory with `node_modules`), else on PATH."""
+    if name in _PLACES and (root := os.environ.get("WATCHBILL_ENGINES")):
+        for place in _PLACES[name]:
+            found = sorted(path for path in Path(root, "node_modules").glob(place) if os.access(path, os.X_OK))
+            if found:
+                return str(found[0].resolve())
+    return shutil.which(name)
+
+
+def shim(root: Path, name: str, *lines: str) -> str:
+    """A program that does these lines of shell, and is the real one from then on."""
+    path = root / f"{name}-shim"
+    path.write_text("\n".join(["#!/bin/sh", *lines, f'exec "{program(name)}" "$@"', ""]))
+    path.chmod(0o755)
+    return str(path)
+
+
+def calls(engine: str, command: str, used: Tokens | None = None, *, timeout_s: float = 60, **more: Any) -> Step:
+    """The model wants this shell command run, in the words of the engine's own tool, and waits so long for it."""
+    given = {} if used is None else {"used": used}
+    if engine == "claude":
+        words = {"command": command, "description": "as scripted", "timeout": int(timeout_s * 1000)}
+        return uses("Bash", words, **given, **more)
+    return uses("exec_command", {"cmd": command, "yield_time_ms": int(timeout_s * 1000)}, **given, **more)
+
+
+def a_real_task(
+    root: Path,
+    engine: str,
+    script: Script | None,
+    *,
+    brief: str = "Do what is to be done.",
+    firing: str = FIRING,
+    key: str | None = "",
+    model: str | None = "",
+    env: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    layer: Isolation | None = None,
+    tools: tuple[str, ...] = (),
+    guidance: str = "",
+    session: Session | None = None,
+    sandbox: bool = False,
+    **limits: Any,
+) -> Task:
+    """A task for the real program in the git repository root/work. "": the usual key, the usual model.
+
+    `limits`: what differs from `base.Limits`; the engine's own patience with silence counts unless one is given.
+    """
+    layer = layer or isolation.choose("auto")
+    work = root / "work"
+    if not work.exists():
+        work.mkdir(parents=True)
+        subprocess.run(["git", "init", "-q", str(work)], check=True)
+    where = {"claude": script.anthropic_url, "codex": script.openai_url} if script else {}
+    path = program(engine)
+    assert path is not None
+    return Task(
+        firing=firing,
+        workdir=str(work),
+        brief=brief,
+        home=str(root / "home"),
+        tmp=str(root / "tmp"),
+        log=str(root / "engine.log"),
+        model=MODEL[engine] if model == "" else model,
+        options={"program": path, **(options or {})},
+        env={**({_ELSEWHERE[engine]: where[engine]} if where else {}), **(env or {})},
+        limits=Limits(**{"wall_s": 45.0, "silence_s": _adapter(engine).silence_s, **limits}),
+        key=KEY[engine] if key == "" else key,
+        tools=tools,
+        guidance=guidance,
+        session=session,
+        layer=layer.name,
+        sandbox=sandbox,
+    )
+
+
+def run_real(
+    root: Path,
+    engine: str,
+    script: Script | None,
+    *,
+    beat: Callable[[Heard], str | None] = lambda _heard: None,
+    layer: Isolation | None = None,
+    ladder: tuple[float, float] = _LADDER,
+    request_micro: int = 0,
+    **task: Any,
+) -> Result:
+    """One run under the supervisor, in the strongest layer that works here unless one is named.
+
+    `request_micro`: what a run that is cut short is charged more. The rest is for `a_real_task`.
+    """
+    layer = layer or isolation.choose("auto")
+    made = a_real_task(root, engine, script, layer=layer, **task)
+    charges = tariff(made, request_micro)
+    adapter, jail = _adapter(engine), a_jail(made, (os.path.expanduser("~"),))
+    return supervise.run(adapter, made, layer, jail, SystemClock(), beat, charges, ladder=ladder)
+
+
+def tariff(task: Task, request_micro: int = 0) -> Tariff:
+    """Published prices, and a reservation of the run's cap."""
+    most = task.limits.cost_micro
+    return Tariff(
+        price=lambda model, tokens: prices.price(model, tokens, {}),
+        model=task.model,
+        request_micro=request_micro,
+        reserved_micro=most or 0,
+        capped=most is not None,
+        unmeasured="charge-reservation",
+    )
+
+
+def _adapter(engine: str) -> Engine:
+    return engines.named(f"watchbill.engines.{engine}")
