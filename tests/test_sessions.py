@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from support.fleet import agent, python, write_agent
+from support.fleet import LABEL, agent, at_work, finish, fleet, killed_at_work, python, rested, write_agent
+from support.forge import git
 from support.ledgers import firing as a_row
 from support.ledgers import new_ledger
 from watchbill import evidence, mend, sessions, worktree
@@ -37,9 +38,12 @@ from watchbill.woken import Options
 DIARY = """
 import json, os
 from watchbill.engines import transcripts
-from watchbill.engines.base import Conversation, Event, Tokens, Usage
+from watchbill.engines.base import Conversation, Event, Launch, Tokens, Usage
 from watchbill.engines.command import *
 name = "acme_talks.diary"
+
+def launch(task):
+    return Launch((*task.options["argv"], task.session.id if task.session else "new"), {}, b"")
 
 def session(home):
     if os.path.exists(os.path.join(home, "broken")):
@@ -58,6 +62,19 @@ class transcript:
         for line in lines:
             self.sum = Tokens(self.sum.input + line.get("tokens", 0), self.sum.output)
         return (Event("usage", Usage(self.sum.input, 0, 1, None, (("m", self.sum),))),) if lines else ()
+"""
+#: Its program: half of the work and a sleep, or the rest of it.
+TALKS = """
+import json, os, sys, time
+path = os.path.join(os.environ["HOME"], "talks", "talk-1.jsonl")
+os.makedirs(os.path.dirname(path), exist_ok=True)
+before = open(path).read() if os.path.exists(path) else ""
+with open(path, "a") as file:
+    file.write(json.dumps({"role": "model", "text": "half", "tokens": 50 if before else 700}) + "\\n")
+if sys.argv[1] == "new":
+    open("half", "w").write("half")
+    time.sleep(60)
+open("done.txt", "w").write(f"{sys.argv[1]} {len(before.splitlines())}")
 """
 LINES = [{"role": "user", "text": "do it"}, {"role": "model", "text": "so be it", "tokens": 700}]
 OF_THREE = "".join(json.dumps(line) + "\n" for line in [*LINES, {"role": "model", "text": "on", "tokens": 50}])
@@ -352,30 +369,23 @@ def test_what_an_engine_may_have_put_there_is_not_kept(
     assert "the engine's conversation is not kept" in world.log()
 
 
-@pytest.mark.parametrize(
-    ("id", "path"),
-    [
-        ("talk-1", "../f0/home/talks/talk-1.jsonl"),
-        ("talk-1", "talks/../talks/talk-1.jsonl"),
-        ("talk-1", "/etc/talks.jsonl"),
-        ("talk-1", "talks//talk-1.jsonl"),
-        ("talk-1", "talks/talk-1.json"),
-        ("talk-1", "talks/a\0.jsonl"),
-        ("--dangerously-skip-permissions", "talks/talk-1.jsonl"),
-        ("a b", "talks/talk-1.jsonl"),
-        ("talk-1\n", "talks/talk-1.jsonl"),
-        ("", "talks/talk-1.jsonl"),
-    ],
-)
-def test_names_that_no_engines_file_has_are_refused(world: World, id: str, path: str, tmp_path: Path) -> None:
+def test_names_that_no_engines_file_has_are_refused(world: World, tmp_path: Path) -> None:
     """The name becomes a word of a command line. Broken once: with `match` for `fullmatch` a line end went through."""
+    good = ("talk-1", "talks/talk-1.jsonl")
+    paths = ("../f0/home/talks/talk-1.jsonl", "talks/../talks/talk-1.jsonl", "/etc/talks.jsonl", "talks//talk-1.jsonl",
+             "talks/talk-1.json", "talks/a\0.jsonl")  # fmt: skip
+    ids = ("--dangerously-skip-permissions", "a b", "talk-1\n", "")
     f = world.firing("f1")
     world.talked(f)
-    (home_of(f) / "elsewhere").write_text(json.dumps([id, path]))
+    for id, path in [*((good[0], path) for path in paths), *((id, good[1]) for id in ids)]:
+        (home_of(f) / "elsewhere").write_text(json.dumps([id, path]))
+        sessions.keep(f)
+        assert world.left(f) == [], (id, path)
+        with pytest.raises(ValueError, match="conversation"):
+            sessions.restore(f.ports.engine, sessions.Kept("f0", id, path, "d", str(tmp_path / "x")), str(home_of(f)))
+    (home_of(f) / "elsewhere").write_text(json.dumps(good))
     sessions.keep(f)
-    assert world.left(f) == []
-    with pytest.raises(ValueError, match="conversation"):
-        sessions.restore(f.ports.engine, sessions.Kept("f0", id, path, "d", str(tmp_path / "x")), str(home_of(f)))
+    assert len(world.left(f)) == 1
 
 
 def test_secrets_are_taken_out_and_every_line_is_json_still(world: World) -> None:
@@ -459,3 +469,34 @@ def test_a_full_disk_keeps_nothing_and_fails_nothing(world: World) -> None:
     Path(world.home.blobs).write_text("no folder")
     sessions.keep(f)
     assert world.left(f) == []
+
+
+@pytest.mark.parametrize("end", [pytest.param("stopped", marks=pytest.mark.thorough), "killed"])
+def test_a_whole_firing_goes_on_where_the_one_before_was_cut_short(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Issue to pull request, with processes as timers start them; the second pays for 50 tokens and not for 750.
+
+    Broken once: with `before` not taken off, 750; with the brief's evidence without the issue's digest, the killed
+    one's conversation was not gone on with.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(world.root / "packages"))
+    engine = {"use": "acme_talks.diary", "argv": [sys.executable, "-c", TALKS]}
+    (tmp_path / "whole").mkdir()
+    with fleet(tmp_path / "whole", {"bosun": agent(engine)}) as it:
+        it.world.issue("octocat", "Do it", labels=[LABEL])
+        if end == "killed":
+            killed_at_work(it)
+            assert it.fire("bosun").outcome == "idle"  # it repairs; a try that died is not made again at once
+            rested(it)
+        else:
+            firing = at_work(it)
+            firing.terminate()
+            assert finish(firing).outcome == "cancelled"
+        ended = it.fire("bosun")
+        assert ended.outcome == "pull_request", ended.reason
+        assert it.rows("SELECT tokens FROM firings WHERE engine IS NOT NULL ORDER BY id") == [(700,), (50,)]
+        assert it.rows("SELECT kind FROM evidence WHERE kind IN ('session', 'resumed') ORDER BY id") == [
+            ("session",), ("resumed",)]  # fmt: skip
+        branch = git("--git-dir", it.world.bare, "show", f"{ended.object['branch']}:done.txt")
+        assert branch.strip() == "talk-1 1"

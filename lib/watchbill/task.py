@@ -40,6 +40,7 @@ def of(f: Firing, tree: Tree, text: str) -> Task:
         guidance=_guidance(f, engine, tree.base) if text else "",
         session=f.session,
         layer=f.ports.isolation.name,
+        rw=f.fleet.isolation_rw,
         sandbox=f.ports.isolation.name == "none" and f.agent.isolation != "none",
     )
 

@@ -36,9 +36,9 @@ def used(input: int, cached: int = 0, output: int = 0) -> dict[str, int]:
 def test_the_end_of_a_turn_is_the_total_of_the_conversation() -> None:
     end = {"type": "turn.completed", "usage": used(11000, 8000, 100)}
     assert read(**end) == Event("final", ok=True, usage=Usage(11000, 100, 1, None, ((None, Tokens(11000, 100, 8000)),)))
-    went_on = Usage(before=Tokens(6000, 70, 3000))
-    assert read(went_on, **end) == Event(
-        "final", ok=True, usage=Usage(5000, 30, 1, None, ((None, Tokens(5000, 30, 5000)),), went_on.before))  # fmt: skip
+    before = Tokens(6000, 70, 3000)
+    own = Usage(5000, 30, 1, None, ((None, Tokens(5000, 30, 5000)),), before)
+    assert read(Usage(before=before), **end) == Event("final", ok=True, usage=own)
 
 
 def test_two_turns_in_one_run_are_not_added() -> None:
@@ -82,6 +82,7 @@ REFUSALS = [
     ("We’re currently experiencing high demand, which may cause temporary errors.", "overloaded"),
     ("Codex ran out of room in the model's context window. Start a new thread", "context"),
     ("stream disconnected before completion: unexpected status 401 was what I read", None),
+    ("stream disconnected before completion: Incomplete response returned, reason: content_filter", "refused"),
     ("The issue says: You’ve hit your usage limit.", None),
     ("", None),
 ]
@@ -89,11 +90,17 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("text", "trouble"), REFUSALS)
 def test_what_it_was_turned_away_for(text: str, trouble: str | None) -> None:
-    assert read(type="turn.failed", error={"message": text}) == Event("final", ok=False, text=text, trouble=trouble)
-    again = f"Reconnecting... 1/3 ({text})"
-    assert read(type="error", message=again) == (Event(trouble, text=again) if trouble else None)
+    failed = read(type="turn.failed", error={"message": text})
+    assert failed == Event("final", ok=False, text=text, trouble=trouble)
     last = read(type="error", message=text)
     assert last == (Event(trouble or "message", text=text) if text else None)
+
+
+@pytest.mark.parametrize(("text", "trouble"), REFUSALS)
+def test_before_another_attempt_only_what_the_account_was_refused_for(text: str, trouble: str | None) -> None:
+    again = f"Reconnecting... 1/3 ({text})"
+    refused = trouble in ("auth", "billing", "overloaded", "rate_limited")
+    assert read(type="error", message=again) == (Event(str(trouble), text=again) if refused else None)
 
 
 def test_when_it_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +194,14 @@ def test_every_request_counts_once_and_as_soon_as_it_was_answered(tmp_path: Path
     assert whole(tmp_path) == Usage(11000, 100, 2, None, (("gpt-5.5", tokens),))
 
 
+def test_that_nothing_was_answered_yet_is_said(tmp_path: Path) -> None:
+    """Who is turned away, and stopped at that, leaves no other word; without this one it is charged a reservation."""
+    written = codex.transcript(str(tmp_path))
+    write(tmp_path, model("m"))
+    assert written.look() == (Event("usage", usage=Usage()),)
+    assert written.look() == ()
+
+
 def test_requests_are_kept_apart_by_model_and_by_what_makes_them_dearer(tmp_path: Path) -> None:
     write(tmp_path, model("a"), record(100_000), record(228_000), record(528_000), model("b"), record(728_000))
     assert set(whole(tmp_path).unpriced) == {
@@ -269,8 +284,9 @@ def test_the_code_of_a_failure(tmp_path: Path, info: object, trouble: str) -> No
 
 
 def test_codes_that_say_nothing_of_the_account(tmp_path: Path) -> None:
-    infos: list[object] = ["other", "model_not_found", None, [], {}, {"http_connection_failed": {"http_status_code": None}},
-                           {"a": {"http_status_code": 401}, "b": 1}, {"a": 401}, {"a": {"http_status_code": "401"}}]  # fmt: skip
+    lost = {"http_connection_failed": {"http_status_code": None}}
+    odd = ({"a": {"http_status_code": 401}, "b": 1}, {"a": 401}, {"a": {"http_status_code": "401"}})
+    infos: list[object] = ["other", "model_not_found", None, [], {}, lost, *odd]
     written = codex.transcript(str(tmp_path))
     write(tmp_path, *[failed(info) for info in infos], event("task_complete", error="x"), event("task_complete"))
     assert written.look() == ()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import FIRING, SHORT, a_jail, a_task, left, lines, run, wait_for
+from support.engines import FIRING, SHORT, Outsider, a_jail, a_task, left, lines, run, wait_for
 from watchbill import process
 from watchbill.clock import SystemClock
 from watchbill.engines import supervise
-from watchbill.engines.base import Filled, Tokens
+from watchbill.engines.base import Filled, Launch, Task, Tokens
 from watchbill.engines.bill import Bill, Priced
 from watchbill.engines.supervise import CheckRun, Heard
 from watchbill.errors import Fixable
@@ -201,6 +201,61 @@ for n in range(100):
     assert done.usage.tokens in (1_000_000, 1_250_000)  # it may begin one more before it is seen
     assert done.cost_micro == done.usage.tokens + 250_000
     assert any(h.answered and h.bill is not None for h in heard)
+
+
+def test_a_cap_is_passed_by_one_request_at_most(tmp_path: Path) -> None:
+    """After two requests of a cap of 2.4 the third is under way: with it, 3 are paid, and a fourth would be too many.
+
+    Broken once: stopped when the cap was reached, so at three with the fourth under way.
+    """
+    text = """
+for n in range(100):
+    with open(os.path.join(os.environ["HOME"], "transcript"), "a") as file:
+        file.write("250000\\n")
+    time.sleep(0.7)
+"""
+    task = a_task(tmp_path, "outsider", text, cost_micro=600_000, wall_s=15)
+    done = run(task, "outsider", request_micro=250_000)
+    assert (done.verdict, done.basis) == ("budget", "stream")
+    assert done.cost_micro <= 600_000 + 250_000
+
+
+def test_a_key_comes_through_a_pipe_and_a_file_goes_with_the_run(tmp_path: Path) -> None:
+    """The key reaches the program, and neither its tools nor its keeper: it is in no environment, and nobody else holds
+    the pipe. What was put below its HOME is readable for us alone, and gone afterwards.
+
+    Broken once: with the keeper's copies of the descriptors left open a tool read the key there, as `keeper`; without
+    the removal the file was still there.
+    """
+
+    class Keyed(Outsider):
+        def launch(self, task: Task) -> Launch:
+            files = {".acme/login": b"of a login"}
+            return super().launch(task)._replace(pipes={"KEY_FD": b"of the pipe"}, files=files)
+
+    text = """
+name = os.readlink(f"/proc/self/fd/{os.environ['KEY_FD']}")
+with open(int(os.environ["KEY_FD"])) as pipe: say("key", key=pipe.read())
+login = os.path.join(os.environ["HOME"], ".acme", "login")
+say("login", login=open(login).read(), mode=os.stat(login).st_mode & 0o777)
+keeper = os.getppid()
+if os.fork() == 0:
+    def held(pid):
+        return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2]
+    say("tool", env=dict(os.environ), keeper=name in held(keeper))
+    os._exit(0)
+os.wait()
+say("final", ok=True)
+"""
+    task = a_task(tmp_path, "outsider", text)
+    done = run(task, "outsider", engine=Keyed())
+    assert done.verdict == "ok", done
+    said = {line["type"]: line for line in lines(done.log)}
+    assert said["key"]["key"] == "of the pipe"
+    assert (said["login"]["login"], said["login"]["mode"]) == ("of a login", 0o600)
+    assert "of the pipe" not in str(said["tool"])
+    assert said["tool"]["keeper"] is False
+    assert not (tmp_path / "home" / ".acme" / "login").exists()
 
 
 def test_the_beat_is_told_what_was_heard(tmp_path: Path) -> None:

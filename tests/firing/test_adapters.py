@@ -70,8 +70,7 @@ def told(tmp_path: Path) -> Any:
 def test_a_firing_with_claude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guidance of the base, key, tools, limits, cost; and the version is asked once.
 
-    Broken once: with the guidance read from the worktree's branch of an earlier try, with the key in the environment,
-    and with the version asked at every firing; each was seen here.
+    Broken once: with the key in the environment as well, and with the version asked at every firing; each was seen.
     """
     monkeypatch.setenv("ANTHROPIC_API_KEY", "the operator's own")
     program = stand_in(tmp_path)
@@ -100,7 +99,10 @@ def test_a_firing_with_claude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_link_among_the_guides_is_no_guide(tmp_path: Path) -> None:
-    """CLAUDE.md as a symbolic link: git has the path that it names for its content, which is no guidance to anybody."""
+    """CLAUDE.md as a symbolic link: git has the path that it names for its content, which is no guidance to anybody.
+
+    Broken once: with every blob taken for a file the guidance was `AGENTS.md`.
+    """
     program = stand_in(tmp_path)
     bosun = agent({"use": "claude"})
     with fleet(tmp_path, {"bosun": bosun}, files={"AGENTS.md": "Be brief.\n"}, toml=toml(tmp_path, program)) as it:
@@ -119,8 +121,7 @@ def test_a_link_among_the_guides_is_no_guide(tmp_path: Path) -> None:
 def test_a_stopped_firing_is_gone_on_with(tmp_path: Path) -> None:
     """The second firing has the conversation of the first, says so with --resume, and pays for its own part only.
 
-    Broken once: without `sessions.keep` beside `keep_work` the second began anew; with the conversation's earlier part
-    counted it was charged for both.
+    Broken once: without `sessions.keep` beside `keep_work` the second began anew.
     """
     wait = 'time.sleep(60) if told["talk"] is None else None'
     program = stand_in(tmp_path, between=wait)

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -116,12 +117,12 @@ def test_an_attack_from_inside_and_the_run_after_it(
 
     result = real.run_real(one, engine, script, layer=isolation.KINDS[layer], guidance="GUIDANCE")
 
+    assert snare.sprung() == set()
     assert result.verdict == "ok", result
     assert time.monotonic() - began < DEADLINE_S
     assert (one / "work" / "attacked").exists(), Path(result.log).read_text()[-3000:]
     assert len(script.turns) == 4
     assert running(token) == []
-    assert snare.sprung() == set()
     seen = (one / "work" / "seen.txt").read_text()
     assert json.loads(seen)["environment"]["TMPDIR"] == str(one / "tmp")
     for secret in (real.KEY[engine], "canary-netrc", *CANARIES.values()):
@@ -138,31 +139,38 @@ def test_an_attack_from_inside_and_the_run_after_it(
     repository(two / "work", {})
     script = models.script(real.calls(engine, "ls"), says("done"))
     result = real.run_real(two, engine, script, layer=isolation.KINDS[layer], guidance="GUIDANCE")
-    assert result.verdict == "ok", result
     assert snare.sprung() == set()
+    assert result.verdict == "ok", result
     assert "PLANTED" not in script.turns[0].text
     assert len(script.turns) == 2
 
 
+@pytest.fixture
+def person() -> Iterator[Path]:
+    """A home that does not lie below /tmp, which is hidden in any case."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        yield Path(place)
+
+
 @pytest.mark.parametrize("engine", BOTH)
 def test_a_whole_firing_on_a_hostile_repository(
-    tmp_path: Path, own_world: Path, models: Models, snare: Snare, engine: str
+    tmp_path: Path, person: Path, models: Models, snare: Snare, engine: str
 ) -> None:
-    token, netrc = f"token-{uuid.uuid4().hex}", own_world / ".netrc"
-    netrc.write_text("canary-netrc")
-    names = ("key-of-the-engine", "person/.netrc", "home/token", "home/ledger.db")
-    files, command = attack(snare, [str(tmp_path / name) for name in names], token)
+    token = f"token-{uuid.uuid4().hex}"
+    (person / ".netrc").write_text("canary-netrc")
+    names = ("key-of-the-engine", "home/token", "home/ledger.db")
+    files, command = attack(snare, [str(person / ".netrc"), *(str(tmp_path / name) for name in names)], token)
     script = models.script(real.calls(engine, command), real.calls(engine, "ls"), says("done"))
     base = {**traps(snare, "PLANTED"), **orders("ORDERS"), **files}
     with real_fleet(tmp_path, engine, script, files=base) as it:
         number = it.world.issue("octocat", "Do it", labels=[LABEL])
         began = time.monotonic()
-        ended = it.fire("bosun", **CANARIES)
+        ended = it.fire("bosun", **{**CANARIES, "HOME": str(person)})
+        assert snare.sprung() == set()
         assert (ended.outcome, ended.status) == ("needs_human", 65), ended
         assert time.monotonic() - began < DEADLINE_S
         assert process.find_marked(MARKER, ended.object["firing"]) == []
         assert running(token) == []
-        assert snare.sprung() == set()
         assert "secret" not in ended.reason
         assert "protected_path" in ended.reason
         assert it.labels(number) == {"needs:human"}

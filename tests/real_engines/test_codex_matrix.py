@@ -33,6 +33,7 @@ BIG = Tokens(20_000, 1_000)
 CACHED = Tokens(input=5_000, output=300, cache_read=4_000)
 SLEEP = "python3 -c 'import time; time.sleep(60)'"
 DEAF = "python3 -c 'import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]; time.sleep(60)'"
+RESERVED = 1_000_000  # micro-dollars, for a run whose cost nobody can say
 LATER = 3_600  # seconds from now that a limit ends, where a case has one
 
 
@@ -97,9 +98,14 @@ ENDS = {
     "server errors for ever": ([refused(500, times=None)], "overloaded", 0, False),
     "the prompt is too long": ([openai.too_long()], "context", 0, False),
     "too long in the middle of a run": ([calls(CODEX, "true", BIG), openai.too_long()], "context", cost(BIG), False),
-    "a request that makes no sense": ([refused(400, times=None)], "crash", 0, False),
-    "a model that is not there": ([refused(404, times=None)], "crash", 0, False),
+    "a prompt that breaks rules": (
+        [fails(code="invalid_prompt", message="Invalid prompt")], "refused", RESERVED, False),
+    "an answer that breaks rules": (
+        [says("No.", BIG, stop="content_filter", times=None)], "refused", RESERVED, False),
+    "a request that makes no sense": ([refused(400, times=None)], "crash", RESERVED, False),
+    "a model that is not there": ([refused(404, times=None)], "crash", RESERVED, False),
     "a stream that is cut, then whole": ([says("lost", stream="drops"), says("done", BIG)], "ok", cost(BIG), False),
+    "a stream that is always cut": ([says("lost", BIG, stream="drops", times=None)], "crash", RESERVED, False),
 }  # fmt: skip
 
 
@@ -107,14 +113,15 @@ ENDS = {
 def test_ends(tmp_path: Path, models: Models, case: str) -> None:
     """Each by its verdict, the reset time where the provider named one, and what it cost until then.
 
-    Who is turned away has spent nothing, though the program says no figure then: no reservation is charged.
+    Who is turned away has spent nothing, though the program says no figure then: no reservation is charged. Who ends
+    in another way without a figure may have spent something, and is.
     """
     steps, verdict, micro, resets = ENDS[case]
     began = time.time()
-    done = run_real(tmp_path, CODEX, models.script(*steps), cost_micro=1_000_000)
+    done = run_real(tmp_path, CODEX, models.script(*steps), cost_micro=RESERVED)
     assert (done.verdict, done.limit, done.stopped_by) == (verdict, None, None)
     assert done.cost_micro == micro
-    assert done.basis == "priced" or not micro
+    assert done.basis == ("reservation" if micro == RESERVED else "priced") or not micro
     assert (done.until is not None and abs(done.until - began - LATER) < 90) if resets else done.until is None
     assert done.duration_s < (5 if verdict == "auth" else 20)
     assert logged(done)
@@ -240,7 +247,7 @@ def kill_it(_: Seen) -> Step:
 @pytest.mark.parametrize("layer", [bwrap, none], ids=["bwrap", "none"])
 def test_killed_it_is_charged_by_its_transcript(tmp_path: Path, models: Models, layer: Isolation) -> None:
     """Also where nobody saw it end: the same files say the same, and one request more is charged."""
-    script = models.script(calls(CODEX, "true", CACHED), calls(CODEX, "true", BIG), kill_it)
+    script = models.script(calls(CODEX, "true", CACHED, text="First,"), calls(CODEX, "true", BIG), kill_it)
     done = run_real(tmp_path, CODEX, script, layer=layer)
     assert (done.verdict, done.exit_status in (-9, 137)) == ("crash", True)
     assert done.cost_micro == cost(CACHED, BIG)

@@ -148,6 +148,7 @@ def run(
     beat: Callable[[], str | None] = lambda: None,
     listen: Callable[[Heard], None] = lambda _heard: None,
     ladder: tuple[float, float] = SHORT,
+    engine: Engine | None = None,
     **tariff: Any,
 ) -> Result:
     """`listen` is told what each beat is told; `tariff`: what differs from TARIFF."""
@@ -158,7 +159,7 @@ def run(
 
     most = task.limits.cost_micro
     charged = TARIFF._replace(**{"reserved_micro": most or 0, "capped": most is not None, **tariff})
-    engine = ADAPTERS.get(adapter, OUTSIDER)
+    engine = engine or ADAPTERS.get(adapter, OUTSIDER)
     return supervise.run(engine, task, isolation, a_jail(task), SystemClock(), asked, charged, ladder=ladder)
 
 

@@ -232,11 +232,14 @@ write("attacked", "all of it")
 
 def attack(snare: Snare, secrets: list[str], token: str) -> tuple[dict[str, str], str]:
     """(the files that a tool needs, the command that it runs in their folder). It looks at `secrets` and all that it
-    can see of other processes, and leaves what it saw in `seen.txt`, `attacked` once it was through, and a process
-    that wants to outlive it, with `token` in its command line."""
+    can see of other processes, and leaves what it saw in `seen.txt`, `attacked` once it was through, and processes
+    that want to outlive it, with `token` in their command lines."""
     plant = {**traps(snare, "PLANTED"), **orders("PLANTED")}
     given = {"secrets": secrets, "trap": snare.trap("git"), "plant": plant, "token": token}
-    return {"attack.py": _ATTACK, "attack.json": json.dumps(given)}, f"{sys.executable} -I attack.py attack.json"
+    return {
+        "attack.py": _ATTACK,
+        "attack.json": json.dumps(given),
+    }, f"{sys.executable} -I attack.py attack.json {token}"
 
 
 def deaf(token: str) -> str:

@@ -101,6 +101,7 @@ class Task(NamedTuple):
     guidance: str = ""  # what the repository tells agents (CLAUDE.md, AGENTS.md), as the trusted base has it
     session: Session | None = None  # to be gone on with
     layer: str = "none"  # which layer of isolation it runs in: bwrap | landlock | none
+    rw: tuple[str, ...] = ()  # further places that the operator lets it write, such as a package cache
     sandbox: bool = False  # nothing of ours confines it: it is to confine its tools itself, where it can
 
 

@@ -78,10 +78,12 @@ def fuller(said: Usage, written: Usage, price: Callable[[Usage], Bill | None], *
 
     Who has `working` over said its last word; a figure in dollars in that word is the engine's own and whole account.
     Before that, and when a run is cut short, the dearer of the two: a stream tells late, and files are in the reach of
-    whatever the engine runs. Between equals the files, which name the model of every request.
+    whatever the engine runs.
     """
     if not written.measured or (said.cost_micro is not None and not working):
         return said
+    if not working and written.tokens >= said.tokens:
+        return written  # a last word without dollars is one sum of all requests, whatever model they went to
     bills = [found.micro if (found := price(usage)) else 0 for usage in (said, written)]
     return said if (bills[0], said.tokens) > (bills[1], written.tokens) else written
 
@@ -109,9 +111,14 @@ def _minus(tokens: Tokens, off: Tokens) -> Tokens:
     return left._replace(request=tokens.request)
 
 
-def final(engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool, plan: bool = False) -> Bill:
-    """What a run is charged that we saw end. `plan`: it draws on a subscription."""
+def final(
+    engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool, plan: bool = False, unanswered: bool = False
+) -> Bill:
+    """What a run is charged that we saw end. `plan`: it draws on a subscription. `unanswered`: it was turned away, and
+    its own files, request by request, know of no answer."""
     measured = so_far(usage, tariff)
+    if measured is None and unanswered:
+        return Bill(0, "priced")
     if measured is None:
         if engine.unmetered_basis == "free":
             return Bill(0, "free")

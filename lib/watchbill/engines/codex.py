@@ -20,9 +20,9 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -97,9 +97,10 @@ _SETTINGS: Mapping[str, Any] = {
         "exclude": ["CODEX_API_KEY", "OPENAI_*", "*KEY*", "*SECRET*", "*TOKEN*", "*PASSWORD*"],
     },
 }
-#: Of a repository's skills that can be named, so many; looked for in so many folders.
-_MOST_SKILLS, _MOST_FOLDERS = 100, 1000
-_SKILLS = (".agents/skills", ".codex/skills")
+#: How a skill is named in a prompt; its name has 64 letters at most (agentskills.io).
+_MENTION, _LINK = re.compile(r"\$([A-Za-z0-9_:-]+)"), re.compile(r"\[(?=\$[^\]]*\]\s*\()")
+_LONGEST_NAME = 64
+_MOST_NAMES = 1000  # as many as an argument holds
 _WRITING = frozenset({"Bash", "Edit", "MultiEdit", "NotebookEdit", "Write"})
 
 
@@ -113,7 +114,10 @@ def launch(task: Task) -> Launch:
     """Fixable WB-ENGINE-01 when the program is missing, WB-ENGINE-07 (unauthorized) without a credential that could
     work, WB-ENGINE-09 for `args` that cannot be words of its command line."""
     credential = _credential(task)
-    settings = {**_SETTINGS, **_sandbox(task), "skills": _skills(task.workdir), "web_search": _web_search(task),
+    brief, names = _unmentioned(task.brief)
+    skills = {"include_instructions": False, "bundled": {"enabled": False},
+              "config": [{"name": name, "enabled": False} for name in names]}  # fmt: skip
+    settings = {**_SETTINGS, **_sandbox(task), "skills": skills, "web_search": _web_search(task),
                 f"model_providers.{_PROVIDER}": _provider(task, credential)}  # fmt: skip
     words = [_program(task), "exec", *(["resume"] if task.session else []), "--json"]
     words += ["--ignore-user-config", "--ignore-rules", "--skip-git-repo-check"]
@@ -126,7 +130,7 @@ def launch(task: Task) -> Launch:
     return Launch(
         tuple(words),
         env,
-        task.brief.encode("utf-8", "replace"),
+        brief.encode("utf-8", "replace"),
         pipes={_KEY: credential.token.encode("utf-8", "replace")},
         files={f"{HOME}/AGENTS.md": task.guidance.encode("utf-8", "replace")},  # also empty: its home has to be there
         plan=credential.plan,
@@ -176,7 +180,7 @@ def _sandbox(task: Task) -> dict[str, Any]:
     if not task.sandbox and not (task.layer == "bwrap" and _nests()):
         return {"sandbox_mode": "danger-full-access"}
     # In bubblewrap /tmp is nobody else's.
-    within = {"writable_roots": [task.home], "network_access": False, "exclude_slash_tmp": task.layer != "bwrap"}
+    within = {"writable_roots": [task.home, *task.rw], "network_access": False, "exclude_slash_tmp": task.layer != "bwrap"}
     return {"sandbox_mode": "workspace-write" if writes else "read-only", "sandbox_workspace_write": within}
 
 
@@ -210,15 +214,16 @@ def _provider(task: Task, credential: _Credential) -> dict[str, Any]:
     return provider
 
 
-def _skills(workdir: str) -> dict[str, Any]:
-    """None is offered to the model; and one of the repository that the brief happens to name (`$name`) is not read."""
-    found: list[str] = []
-    for place in _SKILLS:
-        folders = os.walk(os.path.join(workdir, place), followlinks=True)
-        for folder, _, files in itertools.islice(folders, _MOST_FOLDERS):
-            found += [os.path.realpath(os.path.join(folder, file)) for file in files if file == "SKILL.md"]
-    off = [{"path": path, "enabled": False} for path in list(dict.fromkeys(found))[:_MOST_SKILLS]]
-    return {"include_instructions": False, "bundled": {"enabled": False}, "config": off}
+def _unmentioned(brief: str) -> tuple[str, list[str]]:
+    """The brief so that it names no skill of the repository, and the names in it that could be one's.
+
+    `$name` would put the text of that skill before the model (measured), and `[$name](path)` that of the one at this
+    path. A name is switched off; the link is broken up, and so is every `$` of a brief that has too many.
+    """
+    brief = _LINK.sub("[ ", brief)
+    names = {part for name in _MENTION.findall(brief) for part in (name, name.rstrip(":-"), name.partition(":")[0])}
+    names = {name for name in names if 0 < len(name) <= _LONGEST_NAME}
+    return (brief, sorted(names)) if len(names) <= _MOST_NAMES else (brief.replace("$", "$ "), [])
 
 
 def _credential(task: Task) -> _Credential:

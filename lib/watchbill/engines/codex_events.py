@@ -45,6 +45,7 @@ _WORDS = {
     "unauthorized": "auth",
     "usage_limit_exceeded": "rate_limited",
 }
+_TURNED_AWAY = ("auth", "billing", "overloaded", "rate_limited")
 #: How a sentence begins, where there is nothing else to go by: stdout has no codes, and `usage_limit_exceeded` is said
 #: of three different things.
 _SENTENCES = (
@@ -56,6 +57,7 @@ _SENTENCES = (
     ("You've hit your usage limit", "rate_limited"),
     ("provider auth command", "auth"),
     ("rate limit exceeded:", "rate_limited"),
+    ("stream disconnected before completion: Incomplete response returned, reason: content_filter", "refused"),
 )
 _STATUS = re.compile(r"(?:unexpected status|exceeded retry limit, last status:) (\d{3})\b")
 _AGAIN = re.compile(r"Reconnecting\.\.\. \d+/\d+ \(")
@@ -80,7 +82,8 @@ def read(line: bytes, so_far: Usage) -> Event | None:
     if kind == "turn.failed":
         text = _sentence(said.get("error"))
         trouble = _by_sentence(text)
-        return Event("final", ok=False, text=text, trouble=trouble, until=_until(trouble, text))
+        until = _until(trouble, text)
+        return Event("final", ok=False, text=text, trouble=trouble, until=until)
     return _error(_sentence(said)) if kind == "error" else None
 
 
@@ -89,9 +92,11 @@ def _error(text: str) -> Event | None:
     attempt = _AGAIN.match(text)
     reason = text[attempt.end() :] if attempt else text
     trouble = _by_sentence(reason)
+    if attempt and trouble not in _TURNED_AWAY:  # the next may go well, and then it was nothing
+        return None
     if trouble is not None:
         return Event(trouble, text=text, until=_until(trouble, reason))
-    return Event("message", text=text) if text and not attempt else None
+    return Event("message", text=text) if text else None
 
 
 def _of_the_run(total: object, so_far: Usage) -> Usage | None:
@@ -115,6 +120,7 @@ class Rollouts:
         self._turns = 0
         self._windows: dict[str, Filled] = {}
         self._trouble: Event | None = None
+        self._begun = False  # a turn: nothing of it is answered yet, and that is worth saying
         self._told = Usage()
         self._told_windows: dict[str, Filled] = {}
 
@@ -127,8 +133,8 @@ class Rollouts:
             if not lines:
                 break
         events = []
-        if self._usage() != self._told:
-            self._told = self._usage()
+        if self._begun or self._usage() != self._told:
+            self._told, self._begun = self._usage(), False
             events.append(Event("usage", usage=self._told))
         if self._windows != self._told_windows:
             self._told_windows = dict(self._windows)
@@ -153,6 +159,7 @@ class Rollouts:
             return
         kind = payload.get("type") if said.get("type") == "event_msg" else said.get("type")
         if kind == "turn_context":
+            self._begun = True
             model = payload.get("model")
             if isinstance(model, str):
                 self._models[path] = model[:200]

@@ -16,30 +16,16 @@ from typing import NamedTuple
 
 from watchbill.clock import Clock
 from watchbill.engines import bill
-from watchbill.engines.base import TROUBLE, Engine, Event, Filled, Limits, Result, Task, Usage
-from watchbill.engines.bill import Bill, Tariff
+from watchbill.engines.base import Engine, Limits, Result, Task
+from watchbill.engines.bill import Tariff
 from watchbill.engines.child import Child
 from watchbill.engines.keeper import MARKER
-from watchbill.engines.stream import Lines, Log
+from watchbill.engines.listener import TURNED_AWAY, Heard, Listener
+from watchbill.engines.stream import Log
 from watchbill.engines.watch import LADDER, Beat, Deaf, Stop, Watch
 from watchbill.isolation.base import Isolation, Jail, program_path
 
 __all__ = ["LADDER", "MARKER", "Beat", "CheckRun", "Heard", "environment", "run", "run_check"]
-
-_MESSAGE = 4000
-_MOST_WINDOWS = 16
-_LOOK_S = 0.1  # between two looks at its files
-_MOST_BILLED = 64
-_TURNED_AWAY = ("rate_limited", "billing", "overloaded", "auth")
-
-
-class Heard(NamedTuple):
-    """What an engine has said so far."""
-
-    usage: Usage
-    bill: Bill | None  # None: nothing measured yet
-    answered: bool  # its model has answered: it is neither limited nor refused
-    windows: tuple[Filled, ...]  # the last word on each
 
 
 class CheckRun(NamedTuple):
@@ -81,7 +67,7 @@ def run(
     exception of `beat` passes through once the program is stopped and swept.
     """
     launch = engine.launch(task)
-    ear = _Ear(engine, task, tariff, clock)
+    ear = Listener(engine, task, tariff, clock)
 
     def asked() -> str | None:
         ear.read_transcript()
@@ -93,8 +79,15 @@ def run(
         watch = Watch(child, launch.stdin, log, ear, clock, ladder)
         stop = watch.until_gone(task.limits, asked)
     ear.read_transcript()
-    charged = bill.final(engine, ear.usage, tariff, cut_short=stop is not None and ear.working, plan=launch.plan)
     verdict = _verdict(engine, stop, ear, child.exit_status)
+    charged = bill.final(
+        engine,
+        ear.usage,
+        tariff,
+        cut_short=stop is not None and ear.working,
+        plan=launch.plan,
+        unanswered=ear.reads_files and verdict in (*TURNED_AWAY, "context"),
+    )
     return Result(
         verdict=verdict,
         limit=stop.limit if stop else None,
@@ -102,7 +95,7 @@ def run(
         usage=ear.usage,
         cost_micro=charged.micro,
         basis=charged.basis,
-        until=ear.until if verdict in _TURNED_AWAY else None,
+        until=ear.until if verdict in TURNED_AWAY else None,
         stopped_by=stop.by if stop else None,
         strays=watch.strays,
         message=ear.message,
@@ -203,176 +196,10 @@ def _start(
     return Child(wrapped, jail.workdir, env, monitored=isolation.monitored, merged=merged, pipes=pipes)
 
 
-class _Ear:
-    """What an engine has said, and whether that is a reason to stop it."""
-
-    def __init__(self, engine: Engine, task: Task, tariff: Tariff, clock: Clock) -> None:
-        self._until = clock.now() + task.limits.wall_s  # when its time is over, UTC epoch seconds
-        self._clock = clock
-        self._look_at = 0.0  # when its files are to be read again
-        self._before = task.session.before if task.session else Usage()
-        self._said = Usage(before=bill.total(self._before))  # on stdout
-        self._written = Usage()  # below its HOME
-        self._transcript = engine.transcript(task.home)
-        if task.session:
-            bill.read_whole(self._transcript)  # what it says of an earlier run is no news
-        self._billed: dict[Usage, Bill | None] = {}  # pricing takes its time, and lines come by the thousand
-        self.answered = False
-        self.final: Event | None = None
-        self.working = True  # nothing final was said, or something else after it
-        self.trouble: str | None = None
-        self._recovered = False  # something was heard since
-        self.until: int | None = None
-        self.message = ""
-        self._engine = engine
-        self._meter = _Meter(task.limits, engine.has_budget)
-        self._tariff = tariff
-        self._windows: dict[str, Filled] = {}
-        self._lines = Lines()
-        self._stop: Stop | None = None
-
-    @property
-    def usage(self) -> Usage:
-        """The fuller account of the two; once the engine has said its last word in dollars, that is the account."""
-        return bill.fuller(self._said, self._written, self._priced, working=self.working)
-
-    @property
-    def bill(self) -> Bill | None:
-        return self._priced(self.usage)
-
-    def _priced(self, usage: Usage) -> Bill | None:
-        if usage not in self._billed:
-            if len(self._billed) > _MOST_BILLED:
-                self._billed.clear()
-            self._billed[usage] = bill.so_far(usage, self._tariff)
-        return self._billed[usage]
-
-    def feed(self, chunk: bytes) -> None:
-        for line in self._lines.feed(chunk):
-            self._hear_line(line)
-        self._look()
-
-    def end(self) -> None:
-        for line in self._lines.rest():
-            self._hear_line(line)
-        self._look()
-
-    def _look(self) -> None:
-        """Whether what was used by now is a reason to stop; after a final event nothing more is."""
-        if self._stop is None and self.working:
-            self._stop = self._meter.spent_up(self.usage, self.bill)
-
-    def stop(self) -> Stop | None:
-        if self._stop is None and self._clock.elapsed() >= self._look_at:
-            self.read_transcript()
-        return self._stop
-
-    def heard(self) -> Heard:
-        return Heard(self.usage, self.bill, self.answered, tuple(self._windows.values()))
-
-    @property
-    def limited(self) -> str | None:
-        """What the provider turned it away for, unless it went on since."""
-        return self.trouble if self.trouble in _TURNED_AWAY and not self._recovered else None
-
-    def read_transcript(self) -> None:
-        """Where the stream says less than the files."""
-        self._look_at = self._clock.elapsed() + _LOOK_S
-        try:
-            events = self._transcript.look()
-        except (OSError, ValueError):  # being written just now
-            return
-        for event in events:
-            if event.usage is not None:
-                written = bill.less(event.usage, self._before)
-                if written.tokens > self._written.tokens:
-                    self._written = written
-                    self._went_on()
-            self._heed(event._replace(usage=None, text=""))
-        self._look()
-
-    def _went_on(self) -> None:
-        self.answered = self._recovered = True
-
-    def _hear_line(self, line: bytes) -> None:
-        event = self._engine.read(line, self._said)
-        if event is None:
-            return
-        self.message = event.text[:_MESSAGE] or self.message
-        self.working = event.kind != "final"
-        if event.kind == "final":
-            self.final = event
-            self.answered = self.answered or bool(event.ok)
-        if event.usage is not None:
-            if (event.usage.tokens, event.usage.cost_micro or 0) > (self._said.tokens, self._said.cost_micro or 0):
-                self._went_on()  # and not by the nothing that a refused run is charged
-            self._said = event.usage
-        self._heed(event)
-
-    def _heed(self, event: Event) -> None:
-        """Trouble and windows, whoever told of them: the stream or the files."""
-        for window in event.windows:
-            if window.name in self._windows or len(self._windows) < _MOST_WINDOWS:
-                self._windows[window.name] = window
-        trouble = event.kind if event.kind in TROUBLE else event.trouble
-        if trouble in TROUBLE:
-            self.trouble, self._recovered = trouble, False
-        if event.until is not None:
-            self.until = max(event.until, self.until or 0)
-        if self._stop is None:
-            self._stop = self._reason(event)
-
-    def _reason(self, event: Event) -> Stop | None:
-        if event.kind == "auth":
-            return Stop("auth")  # some retry for minutes with the same refused key
-        if event.kind == "rate_limited" and event.until and event.until > self._until:
-            return Stop("rate_limited")  # it could only wait, and be ended waiting
-        return None
-
-
-class _Meter:
-    """Whether what a run has used is a reason to stop it.
-
-    Whoever is metered has begun its next request by the time the last one's figures are seen. So it is stopped when that
-    one could take it past its cap, if it is as large as the largest so far: a cap is passed by one request at most. An
-    engine that stops itself looks between its requests, and is stopped by us only when it does not.
-    """
-
-    def __init__(self, limits: Limits, has_budget: bool) -> None:
-        self._limits = limits
-        self._stops_itself = has_budget
-        self._spent = _Largest()
-        self._tokens = _Largest()
-
-    def spent_up(self, used: Usage, charged: Bill | None) -> Stop | None:
-        limits = self._limits
-        spent = self._spent.up_to(charged.micro if charged else 0)
-        most = None if limits.cost_micro is None else limits.cost_micro + (2 * spent if self._stops_itself else 0)
-        if most is not None and charged is not None and (charged.micro >= most or charged.micro + spent > most):
-            return Stop("budget")
-        tokens = self._tokens.up_to(used.tokens)
-        if limits.tokens is not None and (used.tokens >= limits.tokens or used.tokens + tokens > limits.tokens):
-            return Stop("budget")
-        if limits.turns is not None and used.turns > limits.turns:
-            return Stop("max_turns")
-        return None
-
-
-class _Largest:
-    """The largest step of a sum that grows."""
-
-    def __init__(self) -> None:
-        self._sum = self._step = 0
-
-    def up_to(self, sum: int) -> int:
-        self._step, self._sum = max(self._step, sum - self._sum), sum
-        return self._step
-
-
-def _verdict(engine: Engine, stop: Stop | None, ear: _Ear, exit_status: int | None) -> str:
+def _verdict(engine: Engine, stop: Stop | None, ear: Listener, exit_status: int | None) -> str:
     if stop is not None:  # who is limited and waits for it to end runs into a limit of ours
         return ear.limited if ear.limited is not None and stop.verdict == "timeout" else stop.verdict
     done = exit_status is not None and engine.succeeded(exit_status, ear.final)
-    if ear.trouble is not None and not (done and ear.trouble in _TURNED_AWAY and ear.limited is None):
+    if ear.trouble is not None and not (done and ear.trouble in TURNED_AWAY and ear.limited is None):
         return ear.trouble
     return "ok" if done else "crash"

@@ -95,7 +95,10 @@ def _inside(layer: Isolation, room: _Room, ways: list[_Way]) -> dict[str, Answer
     try:
         done = subprocess.run(argv, cwd=room.jail.workdir, env=env, stdin=subprocess.DEVNULL, capture_output=True,
                               timeout=TIMEOUT_S, check=False)  # fmt: skip
-        return {name: Answer(*said) for name, said in json.loads(done.stdout).items()}
+        said = json.loads(done.stdout)
+        if not isinstance(said, dict) or set(said) != {way.name for way in ways}:
+            raise ValueError("it said something else")
+        return {name: Answer(*answer) for name, answer in said.items()}
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         words = done.stderr.decode(errors="replace").strip()[-300:] if isinstance(error, ValueError) else str(error)
         return dict.fromkeys((way.name for way in ways), Answer(None, words or "the jail said nothing", False))

@@ -1,0 +1,236 @@
+"""`watchbill doctor`: what is missing or wrong on a host, each with its fix; and no secret in what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fleet import WATCHBILL, agent, python, write_agent
+from watchbill.cli import main
+from watchbill.isolation import landlock
+
+Capsys = pytest.CaptureFixture[str]
+KEY = "sk-ant-api03-" + "Zk9" * 12
+NO_LANDLOCK = pytest.mark.skipif(landlock.abi() < 1, reason="missing: Landlock in this kernel")
+
+
+class Desk:
+    """A host whose PATH has one directory, without any layer of isolation unless a test puts one there."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:
+        self.root, self.bin, self.home, self._capsys = root, root / "bin", root / "home", capsys
+        self.bin.mkdir()
+        monkeypatch.setenv("PATH", str(self.bin))
+        monkeypatch.setattr(landlock, "_CREATE_RULESET", 100_000)  # no such system call: as an older kernel answers
+
+    def program(self, name: str, text: str) -> Path:
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return path
+
+    def fleet(self, toml: str = "", **agents: dict[str, Any]) -> None:
+        (self.home / "agents").mkdir(parents=True, exist_ok=True)
+        (self.home / "fleet.toml").write_text(f'[fleet]\nrepos = ["acme/api"]\n{toml}')
+        for name, engine in agents.items():
+            write_agent(self.home, name, agent(engine, isolation="none"))
+
+    def key(self, mode: int = 0o600) -> Path:
+        path = self.root / "key"
+        path.write_text(KEY)
+        path.chmod(mode)
+        return path
+
+    def asked(self) -> tuple[int, dict[str, Any], str]:
+        """Exit status, the object of --json, and everything that was printed."""
+        self._capsys.readouterr()
+        status = main.run(["--home", str(self.home), "doctor", "--json"])
+        said = self._capsys.readouterr()
+        return status, json.loads(said.out), said.out + said.err
+
+    def rows(self) -> list[list[str]]:
+        self._capsys.readouterr()
+        main.run(["--home", str(self.home), "doctor"])
+        return [line.split("\t") for line in self._capsys.readouterr().out.splitlines()]
+
+    def found(self, check: str) -> list[tuple[str, str, str | None]]:
+        """(subject, state, id) of a check's findings."""
+        _, whole, _ = self.asked()
+        return [(one["subject"], one["state"], one["id"]) for one in whole["findings"] if one["check"] == check]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> Desk:
+    return Desk(tmp_path, monkeypatch, capsys)
+
+
+def test_a_fleet_in_order(desk: Desk) -> None:
+    desk.program("claude", "echo '2.1.329 (Claude Code)'")
+    desk.fleet(f'[engines.claude]\nkey = "file:{desk.key()}"\n', bosun={"use": "claude"}, mate=python("pass"),
+               gunner={"use": "claude", "fallback": "command"})  # fmt: skip
+    desk.fleet(f'[engines.claude]\nkey = "file:{desk.key()}"\n[engines.command]\nargv = ["{sys.executable}"]\n')
+    status, whole, said = desk.asked()
+    assert (status, whole["ok"], whole["schema"], whole["home"]) == (0, True, 1, str(desk.home))
+    texts = {(one["subject"], one["what"]) for one in whole["findings"]}
+    assert (str(desk.home), "3 agents in the roster") in texts
+    assert ("claude (bosun)", f"{desk.bin}/claude is version 2.1.329") in texts
+    assert ("claude (bosun)", f"its credential is there: file:{desk.root}/key") in texts
+    assert ("command (mate)", f"{sys.executable} is there") in texts
+    assert ("command (gunner)", f"{sys.executable} is there") in texts
+    assert KEY not in said
+
+
+def test_without_a_fleet_it_looks_at_the_host(desk: Desk) -> None:
+    """What nobody runs on yet cannot be wrong."""
+    desk.program("claude", "echo 1.0.3")
+    desk.program("codex", "echo codex-cli 0.169.0")
+    assert [finding[:2] for finding in desk.found("fleet")] == [(str(desk.home), "note")]
+    assert desk.found("engines") == [("claude", "note", "WB-ENGINE-06"), ("codex", "ok", None),
+                                     ("codex", "note", "WB-ENGINE-07")]  # fmt: skip
+    assert not desk.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [
+        ("echo 1.0.3", "WB-ENGINE-06"),
+        ("exit 1", "WB-ENGINE-08"),
+        ("", "WB-ENGINE-01"),
+        ("echo 2.1.329", "WB-ENGINE-07"),
+    ],
+)
+def test_an_engine_that_cannot_run_is_wrong(desk: Desk, text: str, id: str) -> None:
+    """Too old, silent, missing, without a credential. Broken once: the version was asked and not judged."""
+    if text:
+        desk.program("claude", text)
+    desk.fleet(bosun={"use": "claude"})
+    status, whole, _ = desk.asked()
+    (wrong,) = (one for one in whole["findings"] if one["state"] == "wrong")
+    assert (status, whole["ok"], wrong["id"], wrong["subject"]) == (78, False, id, "claude (bosun)")
+    assert wrong["fix"]
+
+
+@pytest.mark.parametrize("how", ["others may read it", "it is gone", "it is written out"])
+def test_a_credential_that_cannot_be_had_is_wrong_and_never_shown(desk: Desk, how: str) -> None:
+    """Broken once: a key in place of its reference was repeated."""
+    desk.program("claude", "echo 2.1.329")
+    reference = KEY if how == "it is written out" else f"file:{desk.key(0o644 if 'others' in how else 0o600)}"
+    if how == "it is gone":
+        (desk.root / "key").unlink()
+    desk.fleet(f'[engines.claude]\nkey = "{reference}"\n', bosun={"use": "claude"})
+    status, whole, said = desk.asked()
+    assert status == 78
+    wrong = [one["id"] for one in whole["findings"] if one["state"] == "wrong" and one["check"] != "isolation"]
+    assert len(wrong) == 1
+    assert wrong[0].startswith(("WB-SECRET", "WB-ROSTER"))
+    assert KEY not in said
+
+
+def test_a_login_of_the_engines_own_is_named_and_not_shown(desk: Desk, own_world: Path) -> None:
+    login = own_world / ".codex" / "auth.json"
+    login.parent.mkdir()
+    login.write_text(json.dumps({"OPENAI_API_KEY": KEY}))
+    login.chmod(0o600)
+    desk.program("codex", "echo codex-cli 0.169.0")
+    desk.fleet(bosun={"use": "codex"})
+    _, whole, said = desk.asked()
+    assert "its credential is there: codex's own login" in {one["what"] for one in whole["findings"]}
+    assert KEY not in said
+
+
+@pytest.mark.parametrize(
+    ("tmp", "wrong"), [("/", True), ("{home}", True), ("{home}/wor", False), ("/var/tmp", False), (None, False)]
+)
+def test_codex_with_its_home_below_its_tmp_is_a_trap(desk: Desk, tmp: str | None, wrong: bool) -> None:
+    """Its tools would fail one by one, and the run end well. Broken once: compared as text, /fleet/wor had it."""
+    desk.program("codex", "echo codex-cli 0.169.0")
+    env = f'env = {{TMPDIR = "{tmp.format(home=desk.home)}"}}\n' if tmp else ""
+    desk.fleet(f'[engines.codex]\nkey = "file:{desk.key()}"\n{env}', bosun={"use": "codex"})
+    assert (("codex (bosun)", "wrong", "WB-DOCTOR-01") in desk.found("engines")) == wrong
+
+
+@pytest.mark.parametrize("what", ["roster", "ledger"])
+def test_a_fleet_that_cannot_be_read_is_wrong_and_the_rest_is_looked_at(desk: Desk, what: str) -> None:
+    desk.program("claude", "echo 2.1.329")
+    desk.fleet(bosun=python("pass"))
+    if what == "roster":
+        desk.fleet("[caps]\nfleet_dya_usd = 4\n")
+    else:
+        (desk.home / "ledger.db").write_text("no ledger" * 1000)
+    status, whole, _ = desk.asked()
+    wrong = [one for one in whole["findings"] if one["state"] == "wrong" and one["check"] == "fleet"]
+    assert status == 78
+    assert [one["id"][:9] for one in wrong] == ["WB-ROSTER" if what == "roster" else "WB-LEDGER"]
+    assert "claude" in {one["subject"] for one in whole["findings"]}
+
+
+@pytest.mark.parametrize(("wanted", "state"), [("none", None), ("auto", "wrong"), ("required", "wrong")])
+def test_a_host_without_any_layer(desk: Desk, wanted: str, state: str | None) -> None:
+    desk.fleet(bosun=python("pass"))
+    write_agent(desk.home, "bosun", agent(python("pass"), isolation=wanted))
+    found = desk.found("isolation")
+    assert found[:2] == [("bwrap", "note", None), ("landlock", "note", None)]
+    assert found[2:] == ([("agents", state, "WB-ISOLATION-01")] if state else [])
+
+
+@pytest.mark.needs("bwrap")
+def test_every_probe_of_a_layer_is_told(tmp_path: Path, capsys: Capsys) -> None:
+    """The layers of this host, as they are."""
+    status = main.run(["--home", str(tmp_path / "nowhere"), "doctor", "--json"])
+    whole = json.loads(capsys.readouterr().out)
+    assert status == 0, whole
+    probes = [one for one in whole["probes"] if one["layer"] == "bwrap"]
+    assert set(probes[0]) == {"layer", "name", "what", "held", "known", "detail"}
+    assert [one["name"] for one in probes if one["held"] is not True] == ["socket-abstract"]
+    texts = [one["what"] for one in whole["findings"] if one["subject"] == "bwrap"]
+    assert texts[0] == f"held {len(probes) - 1} of {len(probes)} ways out"
+    assert [one["state"] for one in whole["findings"] if one["subject"] == "bwrap"] == ["ok", "gap"]
+
+
+def test_a_layer_that_only_seems_to_work_is_wrong(desk: Desk) -> None:
+    """A bwrap that starts what it is given and shuts nothing off: `unavailable` is content with it."""
+    desk.program("bwrap", 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
+    desk.program("true", "exit 0")
+    status, whole, _ = desk.asked()
+    wrong = [one for one in whole["findings"] if one["state"] == "wrong"]
+    open_ = [one["name"] for one in whole["probes"] if one["held"] is False]
+    assert status == 78
+    assert {"write-beside", "write-home", "read-secret", "read-environment", "end-process", "gain-rights"} <= set(open_)
+    assert len(wrong) == len(open_) - 1  # an abstract socket is a gap that it is known for
+    assert {one["id"] for one in wrong} == {"WB-DOCTOR-02"}
+
+
+def test_a_layer_that_works_for_nothing_but_the_first_try_is_wrong(desk: Desk) -> None:
+    """Nothing got out, because nothing ran."""
+    desk.program("bwrap", 'for last; do :; done; [ "$last" = true ]')
+    _, whole, _ = desk.asked()
+    wrong = [one for one in whole["findings"] if one["state"] == "wrong"]
+    assert {one["id"] for one in wrong} == {"WB-DOCTOR-03"}
+    assert len(wrong) == len(whole["probes"])
+
+
+def test_in_a_pipe_and_on_a_terminal(desk: Desk) -> None:
+    """In a pipe six columns; on a terminal four, and the fixes below."""
+    desk.fleet(bosun={"use": "claude"})
+    rows = desk.rows()
+    assert {len(row) for row in rows} == {6}
+    assert rows[1][:3] + rows[1][4:5] == ["engines", "claude (bosun)", "wrong", "WB-ENGINE-01"]
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        done = subprocess.Popen([sys.executable, WATCHBILL, "--home", str(desk.home), "doctor"], stdout=theirs,
+                                stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)  # fmt: skip
+        _, words = done.communicate(timeout=60)
+        os.close(theirs)
+        said = b""
+        while b"fix: " not in said or not said.endswith(b"\n"):
+            said += screen.read(65536)
+    assert done.returncode == 78
+    assert said.startswith(b"CHECK ")
+    assert words.decode() == "1 thing is wrong\n"
