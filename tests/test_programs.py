@@ -76,6 +76,7 @@ def test_a_fleet_in_json(tmp_path: Path) -> None:
         }.items()]  # fmt: skip
         values += [("show", said(it, "show", firings[2]["firing"], "--json"))]
         values += [("why", said(it, "why", subject, "--json")) for subject in ("bosun", "acme/api#1", landed)]
+        values.append(("doctor", said(it, "doctor", "--json")))
         git("--git-dir", it.world.bare, "update-ref", "refs/watchbill/claims/9", "main")  # makes no sense as a claim
         values += [("claims", said(it, "claims", "--json")), ("labels", said(it, "labels", "--json"))]
         values += [("history", said(it, "claims", f"acme/api#{number}", "--json")) for number in (1, 9)]

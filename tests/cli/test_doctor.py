@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from support import real
 from support.fleet import WATCHBILL, agent, python, write_agent
 from watchbill.cli import main
 from watchbill.isolation import landlock
 
 Capsys = pytest.CaptureFixture[str]
 KEY = "sk-ant-api03-" + "Zk9" * 12
-NO_LANDLOCK = pytest.mark.skipif(landlock.abi() < 1, reason="missing: Landlock in this kernel")
+_MAIN = "from watchbill.cli import main; sys.exit(main.run(sys.argv[1:]))"
 
 
 class Desk:
@@ -115,6 +117,19 @@ def test_an_engine_that_cannot_run_is_wrong(desk: Desk, text: str, id: str) -> N
     (wrong,) = (one for one in whole["findings"] if one["state"] == "wrong")
     assert (status, whole["ok"], wrong["id"], wrong["subject"]) == (78, False, id, "claude (bosun)")
     assert wrong["fix"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("claude", "codex")])
+def test_the_real_programs_are_known(desk: Desk, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked without a login, a network or an environment, and in the range of the adapter."""
+    path = real.program(name)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    desk.fleet(f'[engines.{name}]\nprogram = "{path}"\nkey = "file:{desk.key()}"\n', bosun={"use": name})
+    status, whole, said = desk.asked()
+    texts = [one["what"] for one in whole["findings"] if one["check"] == "engines"]
+    assert status == 0, said
+    assert re.fullmatch(rf"{re.escape(str(path))} is version \d+\.\d+\.\d+", texts[0])
+    assert KEY not in said
 
 
 @pytest.mark.parametrize("how", ["others may read it", "it is gone", "it is written out"])
@@ -214,6 +229,17 @@ def test_a_layer_that_works_for_nothing_but_the_first_try_is_wrong(desk: Desk) -
     wrong = [one for one in whole["findings"] if one["state"] == "wrong"]
     assert {one["id"] for one in wrong} == {"WB-DOCTOR-03"}
     assert len(wrong) == len(whole["probes"])
+
+
+def test_a_disk_on_which_nothing_can_be_tried(desk: Desk) -> None:
+    """No file may grow. Broken once: it ended as a bug."""
+    desk.fleet(bosun=python("pass"))
+    desk.program("bwrap", "exit 0")
+    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" + _MAIN
+    done = subprocess.run([sys.executable, "-c", script, "--home", str(desk.home), "doctor"], capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 78, done.stderr
+    assert "WB-DOCTOR-03" in done.stdout
 
 
 def test_in_a_pipe_and_on_a_terminal(desk: Desk) -> None:

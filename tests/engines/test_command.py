@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.engines import a_task
+from support.engines import a_task, run
 from watchbill.engines import command
 from watchbill.engines.base import Event, Filled, Tokens, Usage
 from watchbill.errors import Fixable
@@ -79,6 +79,17 @@ def test_messages_and_limits() -> None:
     assert read(type="rate_limited", until=1790000000.9) == Event("rate_limited", until=1790000000)
     for bad in (-1, True, "soon", None, 1790000000000, float("nan")):
         assert read(type="rate_limited", until=bad) == Event("rate_limited", until=None)
+
+
+def test_of_several_resets_the_latest_counts(tmp_path: Path) -> None:
+    text = 'say("rate_limited", until=1790000500)\nsay("rate_limited", until=1790000000.5)\nsys.exit(1)'
+    done = run(a_task(tmp_path, "command", text), "command")
+    assert (done.verdict, done.until) == ("rate_limited", 1790000500)
+
+
+def test_a_trouble_that_the_protocol_does_not_know_is_a_line_like_any_other(tmp_path: Path) -> None:
+    done = run(a_task(tmp_path, "command", 'say("context")\nsay("final", ok=True)\nsys.exit(1)'), "command")
+    assert (done.verdict, done.until) == ("crash", None)
 
 
 def test_a_missing_program_names_itself_and_where_it_was_looked_for(tmp_path: Path, monkeypatch: Any) -> None:

@@ -47,7 +47,10 @@ def writes(engine: str, name: str, **more: Any) -> Step:
 
 @pytest.mark.parametrize("engine", BOTH)
 def test_an_issue_becomes_a_checked_pull_request_with_its_cost(tmp_path: Path, models: Models, engine: str) -> None:
-    """In a repository that brings its own configuration for engines, none of which counts."""
+    """In a repository that brings its own configuration for engines, none of which counts.
+
+    Broken once: with what claude calls attachments left on, /etc/passwd stood in the first request; with codex's
+    `project_doc_max_bytes` as it comes, PLANTED; without guidance, TABS-NOT-SPACES did not."""
     script = models.script(writes(engine, "done.txt"), says("I made it.", USED))
     with Snare(tmp_path) as snare:
         base = {**traps(snare, "PLANTED"), **orders("TABS-NOT-SPACES")}
@@ -79,6 +82,7 @@ def test_an_issue_becomes_a_checked_pull_request_with_its_cost(tmp_path: Path, m
 
 @pytest.mark.parametrize("engine", BOTH)
 def test_a_limit_with_its_end_holds_the_account(tmp_path: Path, models: Models, engine: str) -> None:
+    """Broken once: with `until` not heeded the hold ended after a quarter of an hour, and not in two hours."""
     ends_at = int(time.time()) // 60 * 60 + 7200
     step = openai.limit_reached(ends_at)
     if engine == "claude":
@@ -117,7 +121,10 @@ def test_failed_checks_keep_the_work(tmp_path: Path, models: Models, engine: str
 
 @pytest.mark.parametrize("engine", BOTH)
 def test_a_stopped_conversation_is_gone_on_with(tmp_path: Path, models: Models, engine: str) -> None:
-    """The second firing sends the first one's conversation along, and is charged only for what it asked itself."""
+    """The second firing sends the first one's conversation along, and is charged only for what it asked itself.
+
+    Broken once: never restored, the third request did not know the first; with codex's total taken as it stands, the
+    second firing was charged for four requests."""
     script = models.script(
         writes(engine, "half"), real.calls(engine, "echo made > quarter; exec sleep 60", USED),
         writes(engine, "rest"), says("done", USED))  # fmt: skip
@@ -145,8 +152,10 @@ DEAR = Tokens(100_000, 100)
 
 @pytest.mark.parametrize("engine", BOTH)
 def test_the_dollar_cap_stops_it_within_one_request(tmp_path: Path, models: Models, engine: str) -> None:
-    """claude by its own count, codex, which tells nothing while it runs, by ours of its rollout. A request takes a
-    second and a half here: how often a transcript is looked at has to be more often than that."""
+    """claude by its own count; codex, which tells nothing while it runs, by ours of its rollout.
+
+    Broken once: stopped only when the cap was reached, the next request was always under way already, and codex was
+    charged for four requests of the three that were reserved."""
     cap = micro(engine, 2, DEAR) + 1
     script = models.script(real.calls(engine, "true", DEAR, delay_s=1.5, times=None))
     caps = {"firing_usd": cap / 1e6, "day_usd": 100}
@@ -180,6 +189,7 @@ class Unbudgeted:
 
 @pytest.mark.needs("claude")
 def test_our_meter_stops_claude_where_its_own_does_not(tmp_path: Path, models: Models) -> None:
+    """Broken once: as codex above."""
     cap = micro("claude", 2, DEAR) + 1
     script: Script = models.script(real.calls("claude", "true", DEAR, delay_s=1.5, times=None))
     layer = isolation.choose("auto")

@@ -62,6 +62,7 @@ def soon(seconds: int = 3600) -> int:
 
 
 def test_a_run_that_writes_a_file_and_runs_a_command(tmp_path: Path, models: Models) -> None:
+    """Broken once: what its messages say of tokens along the way counted too: three more than there were, one each."""
     script = models.script(write(tmp_path, "made", "by the agent"), calls(CLAUDE, "cat made > copied", CACHED),
                            says("All done.", Tokens(800, 20)))  # fmt: skip
     done = run_real(tmp_path, CLAUDE, script, cost_micro=1_000_000, turns=10)
@@ -115,7 +116,9 @@ ENDS = {
 def test_ends(tmp_path: Path, models: Models, case: str) -> None:
     """Each by its verdict, the reset time where the provider named one, and what it cost until then.
 
-    Nothing of it takes long: a refused key would be tried for minutes by default.
+    Nothing of it takes long: a refused key would be tried for minutes by default. Broken once: with its own ten
+    tries, and without our look at the first, that ended by the wall time; without the reset time of a window, and
+    without the subscription's flag (basis `engine`, not `notional`), the cases with one failed.
     """
     steps, task, verdict, micro, resets = ENDS[case]
     began = time.time()
@@ -195,7 +198,10 @@ def test_tools_that_the_agent_may_not_use(tmp_path: Path, models: Models) -> Non
 
 
 def test_nothing_is_begun_in_the_background(tmp_path: Path, models: Models) -> None:
-    """The tool then has no such parameter: the model is told so, and there is one result."""
+    """The tool then has no such parameter: the model is told so, and there is one result.
+
+    Broken once: without CLAUDE_CODE_DISABLE_BACKGROUND_TASKS it went on after its result, and asked a third time.
+    """
     words = {"command": "touch made", "description": "x", "run_in_background": True}
     script = models.script(uses("Bash", words, BIG), says("done", BIG))
     done = run_real(tmp_path, CLAUDE, script)
@@ -209,7 +215,10 @@ IN_BACKGROUND = "unset CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"
 
 
 def test_two_results_are_both_charged(tmp_path: Path, models: Models) -> None:
-    """A program that tells its cost twice, the second time with the first in it."""
+    """A program that tells its cost twice, the second time with the first in it.
+
+    Broken once: with the total of each result added up, the first was charged twice, $0.205650 for $0.105650.
+    """
     words = {"command": "python3 -c 'import time; time.sleep(1)'", "description": "x", "run_in_background": True}
     script = models.script(uses("Bash", words, BIG), says("begun", BIG), says("done", CACHED))
     done = run_real(tmp_path, CLAUDE, script, options={"program": shim(tmp_path, CLAUDE, IN_BACKGROUND)})
@@ -255,14 +264,21 @@ for word; do
 done"""
 
 
-@pytest.mark.parametrize("limit", [{"tokens": 50_000}, {"cost_micro": 120_000}], ids=["tokens", "dollars"])
-def test_our_meter_stops_it_within_a_request(tmp_path: Path, models: Models, limit: dict[str, int]) -> None:
-    """It says nothing of its cost before its end; its own file does. What counts is what the server has served."""
+@pytest.mark.parametrize(
+    ("limit", "most"), [({"tokens": 50_000}, 3), ({"cost_micro": 120_000}, 5)], ids=["tokens", "dollars"]
+)
+def test_our_meter_stops_it(tmp_path: Path, models: Models, limit: dict[str, int], most: int) -> None:
+    """It says nothing of its tokens before its end; its own file does. What counts is what the server has served.
+
+    Tokens within one request of the cap. Dollars it counts itself (above); here it was never told of its budget, and
+    our meter stops it at two requests more. Broken once: without a look at the transcript it ran until its wall time;
+    with one a second, five were served for the tokens of two.
+    """
     script = models.script(calls(CLAUDE, "true", BIG, times=None, delay_s=0.5))
     task = {"options": {"program": shim(tmp_path, CLAUDE, WITHOUT_BUDGET)}, **limit}
     done = run_real(tmp_path, CLAUDE, script, **task)
     assert (done.verdict, done.limit, done.stopped_by) == ("budget", None, None)
-    assert 2 <= len(script.turns) <= 3  # of 21,000 tokens and $0.05 each
+    assert 2 <= len(script.turns) <= most  # of 21,000 tokens and $0.05 each
     assert done.cost_micro >= cost(BIG, BIG)
 
 
@@ -310,7 +326,10 @@ def kill_it(_: Seen) -> Step:
 
 @pytest.mark.parametrize("layer", [bwrap, none], ids=["bwrap", "none"])
 def test_killed_it_is_charged_by_its_transcript(tmp_path: Path, models: Models, layer: Isolation) -> None:
-    """Also where nobody saw it end: the same files say the same, and one request more is charged."""
+    """Also where nobody saw it end: the same files say the same, and one request more is charged.
+
+    Broken once: a message of two parts, which is written twice, was charged twice; without the transcript, nothing.
+    """
     script = models.script(calls(CLAUDE, "true", CACHED, text="First,"), calls(CLAUDE, "true", BIG), kill_it)
     done = run_real(tmp_path, CLAUDE, script, layer=layer)
     assert (done.verdict, done.exit_status in (-9, 137)) == ("crash", True)
@@ -330,6 +349,8 @@ LAYERS = pytest.mark.parametrize("layer", [bwrap, landlock, none], ids=["bwrap",
 @LAYERS
 @pytest.mark.parametrize("command", [STRAY, HOLDER], ids=["a stray", "one that holds its stdout"])
 def test_who_leaves_its_session_is_swept(tmp_path: Path, models: Models, layer: Isolation, command: str) -> None:
+    """Broken once: without a sweep the stray lived on under Landlock and none; without a limit to the wait for the end
+    of its stdout, the run took 101 s."""
     if layer.unavailable():
         pytest.skip(f"{layer.name}: {layer.unavailable()}")
     done = run_real(tmp_path, CLAUDE, models.script(calls(CLAUDE, command, BIG), says("done", BIG)), layer=layer)
@@ -351,7 +372,10 @@ def earlier(root: Path) -> Session:
 
 
 def test_gone_on_with_it_is_charged_what_came_since(tmp_path: Path, models: Models) -> None:
-    """Three runs of one conversation; the last is killed, and its files hold all three."""
+    """Three runs of one conversation; the last is killed, and its files hold all three.
+
+    Broken once: without taking off what was used before, the killed run cost $0.155650 for $0.05.
+    """
     run_real(tmp_path, CLAUDE, models.script(calls(CLAUDE, "true", BIG), says("The first word.", BIG)))
     script = models.script(says("The second word.", CACHED))
     second = run_real(tmp_path, CLAUDE, script, session=earlier(tmp_path), cost_micro=1_000_000)
@@ -372,7 +396,7 @@ def test_a_conversation_that_is_not_there_costs_nothing(tmp_path: Path, models: 
 
 # --- what reaches whom ----------------------------------------------------------------------------------------------
 
-LOOK = "(env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline) >seen 2>/dev/null; true"
+LOOK = "env >own; (cat own /proc/[0-9]*/environ /proc/[0-9]*/cmdline) >seen 2>/dev/null; true"
 
 
 @LAYERS
@@ -380,7 +404,10 @@ LOOK = "(env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline) >seen 2>/dev/null; 
 def test_no_tool_sees_a_secret(
     tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch, layer: Isolation, key: str
 ) -> None:
-    """Not the engine's own, in its environment or any other's; not what the runner has in its environment."""
+    """Not the engine's own, in its environment or any other's; not what the runner has in its environment.
+
+    Broken once: a key in the engine's own environment was in that of its tools.
+    """
     if layer.unavailable():
         pytest.skip(f"{layer.name}: {layer.unavailable()}")
     monkeypatch.setenv("GH_TOKEN", "ghp_canary")
@@ -390,13 +417,13 @@ def test_no_tool_sees_a_secret(
     assert (done.verdict, script.turns[0].credential) == ("ok", key)
     assert supervise.MARKER.encode() in seen
     assert key.encode() not in seen
-    # Landlock hides files, not what other processes of the same user were started with: the runner's own is there.
-    assert b"ghp_canary" not in seen.split(b"\0")[0].split(b"PATH=")[0]
+    assert "ghp_canary" not in (tmp_path / "work" / "own").read_text()
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
     assert kept == []
 
 
 def test_the_repositorys_own_words_do_not_reach_the_model_and_guidance_does(tmp_path: Path, models: Models) -> None:
+    """Broken once: without `--setting-sources ''` the worktree's CLAUDE.md was in the request."""
     script = models.script(says("done", BIG))
     work = tmp_path / "work"
     (work / ".claude").mkdir(parents=True)
@@ -409,7 +436,10 @@ def test_the_repositorys_own_words_do_not_reach_the_model_and_guidance_does(tmp_
 
 
 def test_the_repositorys_own_configuration_is_shut_off(tmp_path: Path, models: Models) -> None:
-    """Hooks, a helper that is asked for keys, another server, an MCP server: none of it is run or followed."""
+    """Hooks, a helper that is asked for keys, another server, an MCP server: none of it is run or followed.
+
+    Broken once: without `--setting-sources '' --strict-mcp-config` the other server played the model.
+    """
     evil, script = models.script(says("evil", times=None)), models.script(calls(CLAUDE, "true", BIG), says("done", BIG))
     work, marker = tmp_path / "work", tmp_path / "work" / "hooked"
     hook = [{"matcher": "*", "hooks": [{"type": "command", "command": f"touch {marker}"}]}]

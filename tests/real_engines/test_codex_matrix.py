@@ -114,7 +114,8 @@ def test_ends(tmp_path: Path, models: Models, case: str) -> None:
     """Each by its verdict, the reset time where the provider named one, and what it cost until then.
 
     Who is turned away has spent nothing, though the program says no figure then: no reservation is charged. Who ends
-    in another way without a figure may have spent something, and is.
+    in another way without a figure may have spent something, and is. Broken once: without `unanswered`, a refused key
+    cost the reservation; with more tries of its own and without our look at the first refusal, it took all its time.
     """
     steps, verdict, micro, resets = ENDS[case]
     began = time.time()
@@ -151,7 +152,10 @@ def test_a_model_that_nobody_knows_is_charged_above_every_price(tmp_path: Path, 
 
 
 def test_many_requests_are_not_charged_as_one_long_one(tmp_path: Path, models: Models) -> None:
-    """Beyond 272,000 tokens in, a request costs twice as much; three of 100,000 do not."""
+    """Beyond 272,000 tokens in, a request costs twice as much; three of 100,000 do not.
+
+    Broken once: without the length of each request beside the sums, they cost $3.0135 for $1.509.
+    """
     wide = Tokens(100_000, 100)
     done = run_real(tmp_path, CODEX, models.script(calls(CODEX, "true", wide), calls(CODEX, "true", wide),
                                                    says("done", wide)))  # fmt: skip
@@ -195,7 +199,10 @@ def test_turns(tmp_path: Path, models: Models) -> None:
 
 @pytest.mark.parametrize("limit", [{"tokens": 50_000}, {"cost_micro": 300_000}], ids=["tokens", "dollars"])
 def test_our_meter_stops_it_within_a_request(tmp_path: Path, models: Models, limit: dict[str, int]) -> None:
-    """Its stream says nothing of its cost before its end; its own file does. What counts is what the server served."""
+    """Its stream says nothing of its cost before its end; its own file does. What counts is what the server served.
+
+    Broken once: without a look at the file it ran until its wall time; with one a second, four were served.
+    """
     script = models.script(calls(CODEX, "true", BIG, times=None, delay_s=0.5))
     done = run_real(tmp_path, CODEX, script, **limit)
     assert (done.verdict, done.limit, done.stopped_by) == ("budget", None, None)
@@ -229,6 +236,7 @@ def once_there(path: Path, reason: str) -> Any:
 
 
 def test_stopped_in_a_tool_its_file_says_what_it_spent(tmp_path: Path, models: Models) -> None:
+    """Broken once: without a look at the file nothing was known of its cost."""
     script = models.script(calls(CODEX, "true", CACHED), calls(CODEX, f"touch begun; {SLEEP}", BIG))
     done = run_real(tmp_path, CODEX, script, beat=once_there(tmp_path / "work" / "begun", "held"), request_micro=7)
     assert (done.verdict, done.limit, done.stopped_by) == ("interrupted", None, "held")
@@ -271,6 +279,27 @@ def test_who_leaves_its_session_is_swept(tmp_path: Path, models: Models, layer: 
     assert done.duration_s < 20
 
 
+CONFINED = pytest.mark.parametrize(
+    ("layer", "sandbox", "escapes"),
+    [(bwrap, False, False), (none, True, False), (none, False, True)],
+    ids=["in bwrap", "alone", "by nobody"],
+)
+
+
+@CONFINED
+def test_its_own_sandbox(tmp_path: Path, models: Models, layer: Isolation, sandbox: bool, escapes: bool) -> None:
+    """Where nothing of ours confines it, and within bubblewrap as well: for its tools no network, and no `.git`."""
+    reach = f"(exec 3<>/dev/tcp/127.0.0.1/{models.port}) && touch reached"
+    tried = f"touch made; touch ../outside; touch .git/touched; {reach}; true"
+    script = models.script(calls(CODEX, tried, BIG), says("done", BIG))
+    done = run_real(tmp_path, CODEX, script, layer=layer, sandbox=sandbox)
+    work = tmp_path / "work"
+    assert (done.verdict, done.cost_micro) == ("ok", cost(BIG, BIG))
+    assert (work / "made").exists()
+    escaped = [tmp_path / "outside", work / ".git" / "touched", work / "reached"]
+    assert [path.exists() for path in escaped] == [escapes] * 3
+
+
 # --- going on with an earlier run -----------------------------------------------------------------------------------
 
 
@@ -282,7 +311,11 @@ def earlier(root: Path) -> Session:
 
 
 def test_gone_on_with_it_is_charged_what_came_since(tmp_path: Path, models: Models) -> None:
-    """Three runs of one conversation; the last is killed, and its files hold all three."""
+    """Three runs of one conversation; the last is killed, and its files hold all three.
+
+    Broken once: without taking off what was used before, from what it says or from what it writes, the second cost
+    $0.276 for $0.016.
+    """
     run_real(tmp_path, CODEX, models.script(calls(CODEX, "true", BIG), says("The first word.", BIG)))
     script = models.script(says("The second word.", CACHED))
     second = run_real(tmp_path, CODEX, script, session=earlier(tmp_path), cost_micro=1_000_000)
@@ -303,14 +336,17 @@ def test_a_conversation_that_is_not_there_costs_nothing(tmp_path: Path, models: 
 
 # --- what reaches whom ----------------------------------------------------------------------------------------------
 
-LOOK = "(env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline) >seen 2>/dev/null; true"
+LOOK = "env >own; (cat own /proc/[0-9]*/environ /proc/[0-9]*/cmdline) >seen 2>/dev/null; true"
 
 
 @LAYERS
 def test_no_tool_sees_a_secret(
     tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch, layer: Isolation
 ) -> None:
-    """Not the engine's own, in its environment or any other's; not what the runner has in its environment."""
+    """Not the engine's own, in its environment or any other's; not what the runner has in its environment.
+
+    Broken once: a key in the engine's environment was in every tool's.
+    """
     if layer.unavailable():
         pytest.skip(f"{layer.name}: {layer.unavailable()}")
     monkeypatch.setenv("GH_TOKEN", "ghp_canary")
@@ -320,11 +356,13 @@ def test_no_tool_sees_a_secret(
     assert (done.verdict, script.turns[0].credential) == ("ok", KEY[CODEX])
     assert supervise.MARKER.encode() in seen
     assert KEY[CODEX].encode() not in seen
+    assert "ghp_canary" not in (tmp_path / "work" / "own").read_text()
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and KEY[CODEX].encode() in path.read_bytes()]
     assert kept == []
 
 
 def test_the_repositorys_own_words_do_not_reach_the_model_and_guidance_does(tmp_path: Path, models: Models) -> None:
+    """Broken once: without `project_doc_max_bytes=0` the worktree's AGENTS.md was in the request."""
     script = models.script(says("done", BIG))
     work = tmp_path / "work"
     (work / ".codex").mkdir(parents=True)

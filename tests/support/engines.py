@@ -1,4 +1,8 @@
-"""Running engines in tests: three adapters that run the same Python text, and a look at what is left of a firing."""
+"""Running engines in tests: three adapters that run the same Python text, and a look at what is left of a firing.
+
+What goes through all adapters is in `support.dialects`; here a program speaks the protocol of `command`, which
+`scripted` and the outsider understand as well.
+"""
 
 from __future__ import annotations
 
@@ -100,8 +104,6 @@ class Outsider:
         return exit_status == 0 and final is not None and final.ok is True
 
 
-#: What goes through the contract's suite.
-ADAPTERS: dict[str, Engine] = {"command": engines.ENGINES["command"], "scripted": engines.ENGINES["scripted"]}
 OUTSIDER = Outsider()
 
 
@@ -159,7 +161,7 @@ def run(
 
     most = task.limits.cost_micro
     charged = TARIFF._replace(**{"reserved_micro": most or 0, "capped": most is not None, **tariff})
-    engine = engine or ADAPTERS.get(adapter, OUTSIDER)
+    engine = engine or engines.ENGINES.get(adapter, OUTSIDER)
     return supervise.run(engine, task, isolation, a_jail(task), SystemClock(), asked, charged, ladder=ladder)
 
 

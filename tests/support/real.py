@@ -14,7 +14,7 @@ from support.models import Script, Step, uses
 from watchbill import engines, isolation, prices
 from watchbill.clock import SystemClock
 from watchbill.engines import supervise
-from watchbill.engines.base import Engine, Limits, Result, Session, Task, Tokens
+from watchbill.engines.base import Limits, Result, Session, Task, Tokens
 from watchbill.engines.bill import Tariff
 from watchbill.engines.supervise import Heard
 from watchbill.isolation.base import Isolation
@@ -102,7 +102,7 @@ def a_real_task(
         model=MODEL[engine] if model == "" else model,
         options={"program": path, **(options or {})},
         env={**({_ELSEWHERE[engine]: where[engine]} if where else {}), **(env or {})},
-        limits=Limits(**{"wall_s": 45.0, "silence_s": _adapter(engine).silence_s, **limits}),
+        limits=Limits(**{"wall_s": 45.0, "silence_s": engines.named(engine).silence_s, **limits}),
         key=KEY[engine] if key == "" else key,
         tools=tools,
         guidance=guidance,
@@ -130,7 +130,7 @@ def run_real(
     layer = layer or isolation.choose("auto")
     made = a_real_task(root, engine, script, layer=layer, **task)
     charges = tariff(made, request_micro)
-    adapter, jail = _adapter(engine), a_jail(made, (os.path.expanduser("~"),))
+    adapter, jail = engines.named(engine), a_jail(made, (os.path.expanduser("~"),))
     return supervise.run(adapter, made, layer, jail, SystemClock(), beat, charges, ladder=ladder)
 
 
@@ -145,7 +145,3 @@ def tariff(task: Task, request_micro: int = 0) -> Tariff:
         capped=most is not None,
         unmeasured="charge-reservation",
     )
-
-
-def _adapter(engine: str) -> Engine:
-    return engines.named(f"watchbill.engines.{engine}")

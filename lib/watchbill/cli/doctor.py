@@ -125,10 +125,14 @@ def _roster(home: Home) -> Compiled:
 
 
 def _layers(home: Home) -> Iterator[Layer]:
+    base = home.root if os.access(home.root, os.W_OK) else tempfile.gettempdir()
     for layer in (bwrap, landlock):
         why = layer.unavailable()
-        base = home.root if os.path.isdir(home.root) else tempfile.gettempdir()
-        yield Layer(layer.name, why, () if why else probe.probe(layer, base))
+        try:
+            tried = () if why else probe.probe(layer, base)
+        except OSError as error:  # a full disk
+            tried = (Tried("any", "get out at all", None, None, str(error)),)
+        yield Layer(layer.name, why, tried)
 
 
 def fleet(host: Host) -> Iterator[Finding]:

@@ -76,11 +76,11 @@ def so_far(usage: Usage, tariff: Tariff) -> Bill | None:
 def fuller(said: Usage, written: Usage, price: Callable[[Usage], Bill | None], *, working: bool) -> Usage:
     """Which account of a run counts: what it `said` on its stream, or what it had `written` into its files.
 
-    Who has `working` over said its last word; a figure in dollars in that word is the engine's own and whole account.
-    Before that, and when a run is cut short, the dearer of the two: a stream tells late, and files are in the reach of
-    whatever the engine runs.
+    Who has `working` over said its last word; a figure in dollars in that word is the engine's own and whole account,
+    unless it leaves out what its files have. Otherwise the dearer of the two: a stream tells late, and either is in the
+    reach of what the engine runs.
     """
-    if not written.measured or (said.cost_micro is not None and not working):
+    if not written.measured or (said.cost_micro is not None and not working and said.tokens >= written.tokens):
         return said
     if not working and written.tokens >= said.tokens:
         return written  # a last word without dollars is one sum of all requests, whatever model they went to

@@ -61,7 +61,7 @@ class Listener:
 
     @property
     def usage(self) -> Usage:
-        """The fuller account of the two; once the engine has said its last word in dollars, that is the account."""
+        """The account of the two that counts: see `bill.fuller`."""
         return bill.fuller(self._said, self._written, self._priced, working=self.working)
 
     @property
@@ -145,7 +145,8 @@ class Listener:
     def _heed(self, event: Event) -> None:
         """Trouble and windows, whoever told of them: the stream or the files."""
         for window in event.windows:
-            if window.name in self._windows or len(self._windows) < _MOST_WINDOWS:
+            plain = window.name.isascii() and window.name.isprintable()  # it goes into the ledger, and into words
+            if plain and (window.name in self._windows or len(self._windows) < _MOST_WINDOWS):
                 self._windows[window.name] = window
         trouble = event.kind if event.kind in TROUBLE else event.trouble
         if trouble in TROUBLE:

@@ -80,13 +80,14 @@ def run(
         stop = watch.until_gone(task.limits, asked)
     ear.read_transcript()
     verdict = _verdict(engine, stop, ear, child.exit_status)
+    refused = verdict in (*TURNED_AWAY, "context")  # and its last request with it: that one costs nothing
     charged = bill.final(
         engine,
         ear.usage,
         tariff,
-        cut_short=stop is not None and ear.working,
+        cut_short=stop is not None and ear.working and not refused,
         plan=launch.plan,
-        unanswered=ear.reads_files and verdict in (*TURNED_AWAY, "context"),
+        unanswered=ear.reads_files and refused,
     )
     return Result(
         verdict=verdict,

@@ -96,8 +96,9 @@ DIALECTS = {
         missing={"argv": ["/nowhere/program"]}, dollars=True, finishes=False, resumes=False,
     ),
     "scripted": Dialect(
-        engine=engines.ENGINES["scripted"], verbs=_verbs("command"), runs=lambda file: {"steps": [{"run": f"exec {file}"}]},
-        missing={"script": "/nowhere/script.json"}, dollars=True, finishes=False, resumes=False,
+        engine=engines.ENGINES["scripted"], verbs=_verbs("command"),
+        runs=lambda file: {"steps": [{"run": f"exec {file}"}]}, missing={"script": "/nowhere/script.json"},
+        dollars=True, finishes=False, resumes=False,
     ),
 }  # fmt: skip
 for _name in os.environ.get("WATCHBILL_DIALECTS", "").split():

@@ -62,9 +62,10 @@ def limited(until):
 def result(**how):
     totals = [sum(column) for column in zip(*SINCE, strict=True)] or [0, 0, 0]
     used = {"inputTokens": totals[0], "outputTokens": totals[1], "costUSD": totals[2], "costBasis": "list"}
-    line(**{"type": "result", "subtype": "success", "is_error": False, "api_error_status": None, "num_turns": len(SINCE),
-            "terminal_reason": "completed", "total_cost_usd": sum(request[2] for request in ALL),
-            "usage": {"input_tokens": totals[0], "output_tokens": totals[1]}, "result": "",
+    line(**{"type": "result", "subtype": "success", "is_error": False, "api_error_status": None,
+            "terminal_reason": "completed", "num_turns": len(SINCE), "result": "",
+            "total_cost_usd": sum(request[2] for request in ALL),
+            "usage": {"input_tokens": totals[0], "output_tokens": totals[1]},
             "model_usage_since_last_result": {MODEL: used} if SINCE else {}, **how})  # fmt: skip
     SINCE.clear()
 

@@ -17,7 +17,7 @@ FOLDER = os.path.join(os.environ["CODEX_HOME"], "sessions", "2026", "11", "21")
 ROLLOUT = os.path.join(FOLDER, f"rollout-2026-11-21T21-12-34-{THREAD}.jsonl")
 STATUSES = {"rate_limited": "429 Too Many Requests", "auth": "401 Unauthorized", "billing": "402 Payment Required",
             "overloaded": "503 Service Unavailable"}  # fmt: skip
-CODES = {"rate_limited": "usage_limit_exceeded", "auth": "unauthorized", "billing": "quota_exceeded",
+CODES = {"rate_limited": "usage_limit_exceeded", "auth": "unauthorized", "billing": "usage_limit_exceeded",
          "overloaded": "server_overloaded", "context": "context_window_exceeded", "refused": "cyber_policy",
          "budget": "session_budget_exceeded"}  # fmt: skip
 SENTENCES = {"rate_limited": "exceeded retry limit, last status: 429 Too Many Requests",
@@ -64,7 +64,7 @@ def said(text):
     line(type="item.completed", item={"id": "item_0", "type": "agent_message", "text": text})
 
 
-def used(input, output, usd=None):
+def used(input, output, usd=None):  # noqa: ARG001 - it knows no price
     TOTAL[:] = TOTAL[0] + input, TOTAL[1] + output
     entry("token_usage_record", thread_id=THREAD, usage=tokens(input, output), thread_token_usage=tokens(*TOTAL))
     event("token_count", info={"total_token_usage": tokens(*TOTAL)}, rate_limits=None)

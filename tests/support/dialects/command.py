@@ -19,7 +19,8 @@ def said(text):
 
 
 def used(input, output, usd=None):
-    line(type="usage", input_tokens=input, output_tokens=output, cost_usd=(input + output) / 1e6 if usd is None else usd)
+    usd = (input + output) / 1e6 if usd is None else usd
+    line(type="usage", input_tokens=input, output_tokens=output, cost_usd=usd)
 
 
 def window(utilization, resets_at):
