@@ -96,3 +96,16 @@ def test_a_program_that_names_models_without_end_has_sixteen(wild: object) -> No
     sums = command.with_tokens(sums, wild, Tokens(1))
     assert len(sums) <= 17
     assert sum(tokens.input for _, tokens in sums) == 101
+
+
+def test_a_last_word_that_leaves_out_what_the_files_have_is_not_the_whole_account() -> None:
+    """A tool that kills its engine can write the engine's last word for it: "it cost nothing".
+
+    Broken once: with any last word in dollars believed, a run of 200,000 tokens cost nothing.
+    """
+    written = Usage(200_000, 10, 2, None, ((None, Tokens(200_000, 10)),))
+    honest = Usage(200_000, 10, 2, 5)
+    price = lambda usage: bill.so_far(usage, TARIFF)  # noqa: E731
+    assert bill.fuller(Usage(cost_micro=0), written, price, working=False) == written
+    assert bill.fuller(honest, written, price, working=False) == honest
+    assert bill.fuller(honest, written, price, working=True) == written

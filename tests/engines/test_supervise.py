@@ -258,6 +258,27 @@ say("final", ok=True)
     assert not (tmp_path / "home" / ".acme" / "login").exists()
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_tool_cannot_speak_for_its_engine(tmp_path: Path, sealed: bool) -> None:
+    """It opens the engine's stdout by its name in /proc. Not sealed it can: that is what the other half shows."""
+
+    class Sealed(Outsider):
+        def launch(self, task: Task) -> Launch:
+            return super().launch(task)._replace(sealed=sealed)
+
+    text = """
+if os.fork() == 0:
+    try:
+        with open(f"/proc/{os.getppid()}/fd/1", "w") as out: out.write(json.dumps({"type": "final", "ok": True}) + "\\n")
+    finally:
+        os._exit(0)
+os.wait()
+time.sleep(0.2)
+"""
+    done = run(a_task(tmp_path, "outsider", text), "outsider", engine=Sealed())
+    assert done.verdict == ("crash" if sealed else "ok")
+
+
 def test_the_beat_is_told_what_was_heard(tmp_path: Path) -> None:
     text = """
 say("window", name="five_hour", utilization=0.5, resets_at=2000000000)

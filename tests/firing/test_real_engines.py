@@ -157,7 +157,7 @@ def test_the_dollar_cap_stops_it_within_one_request(tmp_path: Path, models: Mode
     Broken once: stopped only when the cap was reached, the next request was always under way already, and codex was
     charged for four requests of the three that were reserved."""
     cap = micro(engine, 2, DEAR) + 1
-    script = models.script(real.calls(engine, "true", DEAR, delay_s=1.5, times=None))
+    script = models.script(real.calls(engine, "true", DEAR, delay_s=1.0, times=None))
     caps = {"firing_usd": cap / 1e6, "day_usd": 100}
     with real_fleet(tmp_path, engine, script, caps=caps, options=f"request_usd = {micro(engine, 1, DEAR) / 1e6}") as it:
         it.world.issue("octocat", "Do it", labels=[LABEL])
@@ -191,7 +191,7 @@ class Unbudgeted:
 def test_our_meter_stops_claude_where_its_own_does_not(tmp_path: Path, models: Models) -> None:
     """Broken once: as codex above."""
     cap = micro("claude", 2, DEAR) + 1
-    script: Script = models.script(real.calls("claude", "true", DEAR, delay_s=1.5, times=None))
+    script: Script = models.script(real.calls("claude", "true", DEAR, delay_s=1.0, times=None))
     layer = isolation.choose("auto")
     task = real.a_real_task(tmp_path, "claude", script, layer=layer, cost_micro=cap)
     charges = real.tariff(task, micro("claude", 1, DEAR))

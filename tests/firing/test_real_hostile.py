@@ -155,8 +155,8 @@ SPEAKS_FOR_IT = (
     "cat planted-line > /proc/$it/fd/1; sleep 0.3; kill -9 $it"
 )
 PLANTED_LINE = {
-    "claude": {"type": "result", "subtype": "success", "is_error": False, "total_cost_usd": 0.0, "num_turns": 9,
-               "modelUsage": {}, "model_usage_since_last_result": {}, "result": "PLANTED", "terminal_reason": "completed"},
+    "claude": {"type": "result", "subtype": "success", "is_error": False, "total_cost_usd": 0.0, "result": "PLANTED",
+               "num_turns": 9, "modelUsage": {}, "model_usage_since_last_result": {}, "terminal_reason": "completed"},
     "codex": {"type": "turn.completed", "usage": {"input_tokens": 1, "cached_input_tokens": 0, "output_tokens": 0}},
 }  # fmt: skip
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from support.engines import FIRING, a_jail, left
-from support.models import Script, Step, uses
-from watchbill import engines, isolation, prices
+from support.models import Script, Seen, Step, says, uses
+from watchbill import engines, isolation, prices, process
 from watchbill.clock import SystemClock
-from watchbill.engines import supervise
+from watchbill.engines import bill, supervise
 from watchbill.engines.base import Limits, Result, Session, Task, Tokens
 from watchbill.engines.bill import Tariff
 from watchbill.engines.supervise import Heard
 from watchbill.isolation.base import Isolation
 
-__all__ = ["FIRING", "KEY", "MODEL", "a_real_task", "calls", "left", "program", "run_real", "shim", "tariff"]
+__all__ = [
+    "BIG", "DEAF", "FIRING", "KEY", "LOOK", "MODEL", "SLEEP", "STRAY", "a_real_task", "calls", "cost", "earlier",
+    "killed", "left", "logged", "once_there", "program", "run_real", "shim", "tariff", "writes"]  # fmt: skip
 
 #: Where npm puts the programs themselves, below `node_modules`; the last one is its script, which needs node.
 _PLACES = {
@@ -31,6 +36,14 @@ _ELSEWHERE = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
 #: Nobody's keys; of the forms that the programs know.
 KEY = {"claude": "sk-ant-api03-nobody-0000", "codex": "sk-proj-nobody-0000"}
 MODEL = {"claude": "claude-sonnet-5-5", "codex": "gpt-5.5"}
+#: Dollars for a million tokens, as their makers publish them: in, out, from a cache, into a cache; of gpt-5.5 below
+#: its long context. The tests' own copy, so that nothing of ours that prices is asked what is right.
+_RATES = {"claude": (2.0, 10.0, 0.1, 2.5), "codex": (5.0, 30.0, 0.5, 0.0)}
+BIG = Tokens(20_000, 1_000)
+SLEEP = "python3 -c 'import time; time.sleep(60)'"  # claude declines a plain `sleep`
+DEAF = "python3 -c 'import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]; time.sleep(60)'"
+STRAY = "(setsid nohup python3 -c 'import time; time.sleep(300)' >/dev/null 2>&1 &)"
+LOOK = "env >own; (cat own /proc/[0-9]*/environ /proc/[0-9]*/cmdline) >seen 2>/dev/null; true"
 #: Enough for a program to say what it spent, on a host that is busy with other tests.
 _LADDER = (6.0, 4.0)
 
@@ -60,6 +73,53 @@ def calls(engine: str, command: str, used: Tokens | None = None, *, timeout_s: f
         words = {"command": command, "description": "as scripted", "timeout": int(timeout_s * 1000)}
         return uses("Bash", words, **given, **more)
     return uses("exec_command", {"cmd": command, "yield_time_ms": int(timeout_s * 1000)}, **given, **more)
+
+
+def writes(engine: str, root: Path, name: str, content: str, used: Tokens = BIG) -> Step:
+    """The model wants this line in a file of root/work, by the engine's own tool for that."""
+    if engine == "claude":
+        return uses("Write", {"file_path": str(root / "work" / name), "content": content}, used)
+    return uses("apply_patch", f"*** Begin Patch\n*** Add File: {name}\n+{content}\n*** End Patch", used)
+
+
+def cost(engine: str, *used: Tokens) -> int:
+    """Micro-dollars for the engine's usual model."""
+    per_in, per_out, read, written = _RATES[engine]
+    total = sum(per_in * (t.input - t.cache_read - t.cache_write) + per_out * t.output + read * t.cache_read
+                + written * t.cache_write for t in used)  # fmt: skip
+    assert total == int(total), "choose figures that make whole micro-dollars"
+    return int(total)
+
+
+def logged(result: Result) -> list[dict[str, Any]]:
+    """What the raw log holds."""
+    return [json.loads(line) for line in Path(result.log).read_bytes().splitlines() if line.startswith(b"{")]
+
+
+def once_there(path: Path, reason: str) -> Callable[[Heard], str | None]:
+    """A beat that asks to stop as soon as a tool has made a file."""
+    return lambda _heard: reason if path.exists() else None
+
+
+def killed(engine: str) -> Callable[[Seen], Step]:
+    """A step at which the engine is killed, some time after it has written what it had by then."""
+
+    def now(_: Seen) -> Step:
+        time.sleep(0.5)  # claude writes a tenth of a second late
+        for pid in process.find_marked(supervise.MARKER, FIRING):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == engine:
+                os.kill(pid, signal.SIGKILL)
+        return says("into the void")
+
+    return now
+
+
+def earlier(engine: str, root: Path) -> Session:
+    """The conversation of the run before, as the next firing finds it."""
+    adapter, home = engines.named(engine), str(root / "home")
+    found = adapter.session(home)
+    assert found is not None
+    return Session(found.id, bill.read_whole(adapter.transcript(home)))
 
 
 def a_real_task(

@@ -116,6 +116,9 @@ class Launch(NamedTuple):
     pipes: Mapping[str, bytes] = MappingProxyType({})
     #: path relative to its HOME -> content; written, readable for us alone, before it starts
     files: Mapping[str, bytes] = MappingProxyType({})
+    #: nobody but the program itself may write to its stdout: a tool of it could speak for it by /proc/PID/fd/1. Then
+    #: /dev/stdout cannot be opened, which programs that are a shell script may want to do
+    sealed: bool = False
     #: it draws on a subscription: what it says in dollars is a list price that nobody pays
     plan: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -32,8 +33,9 @@ class Child:
         monitored: bool,
         merged: bool,
         pipes: Mapping[str, bytes],
+        sealed: bool,
     ) -> None:
-        """`monitored`: see Isolation. `merged`: its stderr goes where its stdout goes. `pipes`: see Launch."""
+        """`monitored`: see Isolation. `merged`: its stderr goes where its stdout goes. The others: see Launch."""
         self.exit_status: int | None = None  # negative: the signal
         self._lost = False  # its keeper no longer speaks
         self._program = argv[0]
@@ -41,25 +43,25 @@ class Child:
         self._swept: int | None = None
         self._spared = set(process.children(os.getpid()))
         prctl(_SUBREAPER, 1)  # only matters should the keeper be killed
-        self.control, theirs = socket.socketpair()
-        handed = {name: _full_pipe(content) for name, content in pipes.items()}
-        given = {name: str(fd) for name, fd in handed.items()}
-        words = [sys.executable, "-I", "-S", _KEEPER, str(theirs.fileno()), "inner" if monitored else "plain", "--"]
-        try:
-            self._keeper = subprocess.Popen(
-                [*words, *argv], cwd=cwd, env={**env, **given}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT if merged else subprocess.PIPE, bufsize=0,
-                start_new_session=True, pass_fds=(theirs.fileno(), *handed.values()))  # fmt: skip
-        except BaseException:
-            self.control.close()
-            raise
-        finally:
-            theirs.close()
+        words = [sys.executable, "-I", "-S", _KEEPER]
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            self.control, end = socket.socketpair()
+            ours.callback(self.control.close)
+            theirs.callback(end.close)
+            reading, writing = _stream(sealed)
+            self.stdout = ours.enter_context(open(reading, "rb", buffering=0))
+            theirs.callback(os.close, writing)
+            handed = {name: _full_pipe(content) for name, content in pipes.items()}
             for fd in handed.values():
-                os.close(fd)
+                theirs.callback(os.close, fd)
+            self._keeper = subprocess.Popen(
+                [*words, str(end.fileno()), "inner" if monitored else "plain", "--", *argv],
+                cwd=cwd, env={**env, **{name: str(fd) for name, fd in handed.items()}},
+                stdin=subprocess.PIPE, stdout=writing, stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+                bufsize=0, start_new_session=True, pass_fds=(end.fileno(), *handed.values()))  # fmt: skip
+            ours.pop_all()
         assert self._keeper.stdin
-        assert self._keeper.stdout
-        self.stdin, self.stdout, self.stderr = self._keeper.stdin, self._keeper.stdout, self._keeper.stderr
+        self.stdin, self.stderr = self._keeper.stdin, self._keeper.stderr
 
     @property
     def gone(self) -> bool:
@@ -132,6 +134,15 @@ class Child:
             for pid in left:
                 os.waitpid(pid, os.WNOHANG)
         return len(killed)
+
+
+def _stream(sealed: bool) -> tuple[int, int]:
+    """Where the program's stdout is read, and where it is written. Of a socket there is no /proc/PID/fd/1 to open."""
+    if not sealed:
+        return os.pipe()
+    ours, theirs = socket.socketpair()
+    ours.shutdown(socket.SHUT_WR)
+    return ours.detach(), theirs.detach()
 
 
 def _full_pipe(content: bytes) -> int:

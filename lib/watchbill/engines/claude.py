@@ -108,7 +108,7 @@ def launch(task: Task) -> Launch:
     # A first line that begins with a slash would be a command to the program, and nothing would reach the model.
     brief = f"Task:\n\n{task.brief}" if task.brief.lstrip().startswith("/") else task.brief
     return Launch((_program(task), *_words(task)), env, brief.encode("utf-8", "surrogateescape"),
-                  pipes=pipes, plan=plan)  # fmt: skip
+                  pipes=pipes, sealed=True, plan=plan)  # fmt: skip
 
 
 def program(task: Task) -> Program | None:

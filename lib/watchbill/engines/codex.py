@@ -133,6 +133,7 @@ def launch(task: Task) -> Launch:
         brief.encode("utf-8", "replace"),
         pipes={_KEY: credential.token.encode("utf-8", "replace")},
         files={f"{HOME}/AGENTS.md": task.guidance.encode("utf-8", "replace")},  # also empty: its home has to be there
+        sealed=True,
         plan=credential.plan,
     )
 
@@ -180,7 +181,8 @@ def _sandbox(task: Task) -> dict[str, Any]:
     if not task.sandbox and not (task.layer == "bwrap" and _nests()):
         return {"sandbox_mode": "danger-full-access"}
     # In bubblewrap /tmp is nobody else's.
-    within = {"writable_roots": [task.home, *task.rw], "network_access": False, "exclude_slash_tmp": task.layer != "bwrap"}
+    ours = task.layer == "bwrap"
+    within = {"writable_roots": [task.home, *task.rw], "network_access": False, "exclude_slash_tmp": not ours}
     return {"sandbox_mode": "workspace-write" if writes else "read-only", "sandbox_workspace_write": within}
 
 

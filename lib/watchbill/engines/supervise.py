@@ -75,7 +75,7 @@ def run(
 
     env = environment(task.firing, task.home, task.tmp, {**task.env, **launch.env})
     with _files(task.home, launch.files), Log(task.log) as log:
-        child = _start(isolation, jail, launch.argv, env, merged=False, pipes=launch.pipes)
+        child = _start(isolation, jail, launch.argv, env, merged=False, pipes=launch.pipes, sealed=launch.sealed)
         watch = Watch(child, launch.stdin, log, ear, clock, ladder)
         stop = watch.until_gone(task.limits, asked)
     ear.read_transcript()
@@ -190,11 +190,12 @@ def _start(
     *,
     merged: bool,
     pipes: Mapping[str, bytes] = MappingProxyType({}),
+    sealed: bool = False,
 ) -> Child:
     for path in (env["HOME"], env["TMPDIR"]):
         os.makedirs(path, mode=0o700, exist_ok=True)
     wrapped = isolation.wrap(jail, argv)
-    return Child(wrapped, jail.workdir, env, monitored=isolation.monitored, merged=merged, pipes=pipes)
+    return Child(wrapped, jail.workdir, env, monitored=isolation.monitored, merged=merged, pipes=pipes, sealed=sealed)
 
 
 def _verdict(engine: Engine, stop: Stop | None, ear: Listener, exit_status: int | None) -> str:

@@ -125,13 +125,14 @@ def test_a_run_pays_for_its_own_part_of_a_conversation(tmp_path: Path, adapter: 
 
 
 def test_why_it_gave_up(tmp_path: Path, adapter: Dialect) -> None:
+    """Broken once: with claude's `success` believed without its `is_error`, one that was turned away was a crash."""
     for kind in adapter.ends:
         (tmp_path / kind).mkdir()
         assert adapter.run(tmp_path / kind, f"gave_up({kind!r}); sys.exit(1)").verdict == kind
 
 
 def test_who_gave_up_has_not_finished_whatever_it_ends_with(tmp_path: Path, adapter: Dialect) -> None:
-    """Claude calls what it gave up a `success`, too."""
+    """Claude calls it a `success`, too."""
     done = adapter.run(tmp_path, 'gave_up("overloaded"); sys.exit(0)')
     assert (done.verdict, done.exit_status) == ("overloaded", 0)
 

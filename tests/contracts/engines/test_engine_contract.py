@@ -28,13 +28,13 @@ def test_ends_well(tmp_path: Path, adapter: Dialect) -> None:
 
 @pytest.mark.parametrize(("text", "status"), [("done(); sys.exit(3)", 3), ("done(); raise ValueError", 1)])
 def test_another_exit_status_is_a_crash(tmp_path: Path, adapter: Dialect, text: str, status: int) -> None:
-    """Broken once: with `ok` from the last word alone, claude and codex were successes that had failed."""
+    """Broken once: with `ok` from the last word alone, a codex that ended with 3 was a success."""
     done = adapter.run(tmp_path, text)
     assert (done.verdict, done.exit_status) == ("crash", status)
 
 
 def test_who_says_so_has_to_say_that_it_has_finished(tmp_path: Path, adapter: Dialect) -> None:
-    """Broken once: with `ok` from the exit status alone, an interrupted claude and a codex cut off were successes."""
+    """Broken once: with `ok` from the exit status alone, a claude that was cut off, or interrupted, was a success."""
     expected = "crash" if adapter.finishes else "ok"
     assert adapter.run(tmp_path, 'said("half of it")').verdict == expected
     assert adapter.run(tmp_path, 'said("half of it"); interrupted()').verdict == expected

@@ -51,7 +51,8 @@ def test_what_it_starts_a_program_with(tmp_path: Path, adapter: Dialect) -> None
     """The brief on stdin; its credential through a pipe, or nowhere. Argv and environment are seen by everybody who
     may look into /proc, a file below its HOME by its tools.
 
-    Broken once: with claude's key in the environment, codex's in a file, and the prompt in codex's argv; each was seen.
+    Broken once: with claude's key in its environment, with codex's in a file, with the prompt in codex's argv; each was
+    seen here.
     """
     task = adapter.task(tmp_path, "", brief=BRIEF)
     launch = adapter.engine.launch(task)
@@ -86,7 +87,7 @@ def test_what_its_words_are_made_of_stays_in_its_place(tmp_path: Path, adapter: 
 
 
 def test_what_cannot_be_started(tmp_path: Path, adapter: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken once: with a key that is taken for granted, claude was started, and said that it has no login."""
+    """Broken once: with claude started without a key, and with codex's taken from this process's own environment."""
     task = adapter.task(tmp_path, "")
     nothing = task._replace(options=adapter.missing)
     with pytest.raises(Fixable) as caught:
@@ -123,7 +124,6 @@ class Said(NamedTuple):
 
     lines: list[bytes]
     home: Path
-    room: Path  # to copy it to
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +136,11 @@ def said(adapter: Dialect, tmp_path_factory: pytest.TempPathFactory) -> Said:
     task = adapter.task(root, text)
     adapter.again(task)
     home = Path(task.home)
-    return Said(Path(task.log).read_bytes().splitlines(), home, root)
+    return Said(Path(task.log).read_bytes().splitlines(), home)
 
 
-WORSE: st.SearchStrategy[Any] = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9),
-    st.sampled_from([-1, 10**30, 10**400, 1e308, float("nan"), "\ud800", "x" * 9999, [], {}, [[[]]], {"": {}}]),
-    st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=4), st.none(), max_size=3),
-)  # fmt: skip
+WORSE = (None, True, -1, 7.5, 10**30, 10**400, 1e308, float("nan"), "", "x", "9", "\ud800", "x" * 9999, [], {}, [[[]]],
+         [None], {"": {}}, {"a": "b"})  # fmt: skip
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -161,12 +158,11 @@ def put(value: Any, path: tuple[Any, ...], other: Any) -> Any:
     return copy
 
 
-def spoiled(data: st.DataObject, line: bytes) -> bytes:
-    """A line of the program with one value, or its end, replaced."""
-    if data.draw(st.integers(0, 9)) == 0:
-        return line[: data.draw(st.integers(0, len(line)))] + data.draw(st.binary(max_size=9)).replace(b"\n", b"")
+def spoiled(line: bytes) -> Iterator[bytes]:
+    """A line of the program, each time with another value replaced."""
     known = json.loads(line)
-    return json.dumps(put(known, data.draw(st.sampled_from(list(places(known)))), data.draw(WORSE))).encode()
+    for path in places(known):
+        yield from (json.dumps(put(known, path, worse)).encode() for worse in WORSE)
 
 
 def sound(event: Event | None, so_far: Usage) -> None:
@@ -190,15 +186,20 @@ def sound(event: Event | None, so_far: Usage) -> None:
         assert usage.before == so_far.before
 
 
-@settings(max_examples=120, deadline=None, database=None)
+def test_no_value_makes_it_fail(adapter: Dialect, said: Said) -> None:
+    """Broken once: with `int(...)` around claude's `num_turns`, "x" raised; codex without `before` is not sound."""
+    so_far = Usage(1, 2, 3, 4, before=Tokens(9) if adapter.resumes else Tokens())
+    for line in set(said.lines):
+        for worse in spoiled(line):
+            sound(adapter.engine.read(worse, so_far), so_far)
+
+
+@settings(max_examples=60, deadline=None, database=None)
 @given(data=st.data())
-def test_no_line_makes_it_fail(adapter: Dialect, said: Said, data: st.DataObject) -> None:
-    """Broken once: with `int(...)` around claude's `num_turns`, "x" raised."""
-    so_far = Usage(1, 2, 3, data.draw(st.sampled_from([None, 4])), before=Tokens(9) if adapter.resumes else Tokens())
-    if data.draw(st.booleans()):
-        sound(adapter.engine.read(spoiled(data, data.draw(st.sampled_from(said.lines))), so_far), so_far)
-    else:
-        sound(adapter.engine.read(data.draw(st.binary(max_size=60)), so_far), so_far)
+def test_no_bytes_make_it_fail(adapter: Dialect, said: Said, data: st.DataObject) -> None:
+    line = data.draw(st.sampled_from([*said.lines, b""]))
+    start = line[: data.draw(st.integers(0, len(line)))]
+    sound(adapter.engine.read(start + data.draw(st.binary(max_size=60)), Usage()), Usage())
 
 
 def test_malformed_lines_are_nothing(adapter: Dialect) -> None:
@@ -206,17 +207,14 @@ def test_malformed_lines_are_nothing(adapter: Dialect) -> None:
         assert adapter.engine.read(line, Usage(1, 2, 3, 4)) is None
 
 
-@settings(max_examples=60, deadline=None, database=None)
-@given(data=st.data())
-def test_nothing_in_its_files_makes_it_fail(adapter: Dialect, said: Said, data: st.DataObject) -> None:
+def test_nothing_in_its_files_makes_it_fail(tmp_path: Path, adapter: Dialect, said: Said) -> None:
     """Its tools can write there."""
-    home = said.room / "spoiled"
+    home = tmp_path / "home"
     for path in files(said.home):
-        lines = (said.home / path).read_bytes().splitlines()
-        which = data.draw(st.integers(0, len(lines) - 1))
-        lines[which] = spoiled(data, lines[which])
         (home / path).parent.mkdir(parents=True, exist_ok=True)
-        (home / path).write_bytes(b"\n".join(lines) + b"\n")
+        with (home / path).open("wb") as file:
+            for line in set((said.home / path).read_bytes().splitlines()):
+                file.writelines(worse + b"\n" for worse in spoiled(line))
     for event in adapter.engine.transcript(str(home)).look():
         sound(event, Usage())
     well_kept(adapter, home)
@@ -258,7 +256,8 @@ def test_a_home_where_nothing_is_what_it_was(
     """Its files, and then the folders above them, one depth after the other: a named pipe, a link to what it had, a
     folder, a megabyte of garbage in their place. Nothing of that is read or waited for.
 
-    Broken once: with files opened as they come, the look at a named pipe hung, and a link out of its HOME was read.
+    Broken once: with files opened as they come, the look at a named pipe hung, and what a link led to was counted; with
+    claude's conversation found by `glob`, a pipe, a folder and a link were one.
     """
     engine, home = adapter.engine, tmp_path / "home"
     paths = files(said.home)
