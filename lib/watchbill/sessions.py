@@ -12,14 +12,13 @@ import hashlib
 import json
 import os
 import re
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from watchbill import engines, evidence
 from watchbill.engines import bill
 from watchbill.engines.base import Conversation, Engine, Session, Tokens, Usage
+from watchbill.engines.transcripts import folder, opened
 from watchbill.ledger import evidence as rows
 from watchbill.ledger import sessions
 from watchbill.ledger.db import Ledger
@@ -33,8 +32,6 @@ MOST_BYTES = 32 << 20
 #: By then people have moved on, and the provider's cache of it is long cold.
 FRESH_S = 7 * 86_400
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a named pipe without a writer opens at once
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")  # it becomes a word of a command line
 
@@ -127,8 +124,8 @@ def restore(engine: Engine, kept: Kept, home: str) -> Session:
         data = file.read(MOST_BYTES + 1)
     if hashlib.sha256(data).hexdigest() != kept.digest:
         raise ValueError(f"{kept.blob} is damaged")
-    folder, _, name = kept.path.rpartition("/")
-    with _folder(home, folder, make=True) as within:
+    above, _, name = kept.path.rpartition("/")
+    with folder(home, above, make=True) as within:
         fd = os.open(name, _WRITE, 0o600, dir_fd=within)
         try:
             with open(fd, "wb") as written:
@@ -219,34 +216,11 @@ def _is_json(line: bytes) -> bool:
 
 def _read(home: str, path: str) -> bytes:
     """A regular file below an engine's HOME. OSError, or ValueError when it is too large."""
-    folder, _, name = path.rpartition("/")
-    with _folder(home, folder) as within:
-        fd = os.open(name, _READ, dir_fd=within)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError("it is no regular file")
+    with opened(home, path) as (fd, _), open(fd, "rb", closefd=False) as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES} bytes")
     return data
-
-
-@contextmanager
-def _folder(root: str, path: str, *, make: bool = False) -> Iterator[int]:
-    """A directory below `root`, reached without following a link; with `make`, also one that is not there yet."""
-    fds = [os.open(root, _FOLDER)]
-    try:
-        for part in path.split("/") if path else ():
-            if make:
-                try:
-                    os.mkdir(part, 0o700, dir_fd=fds[-1])
-                except FileExistsError:
-                    pass
-            fds.append(os.open(part, _FOLDER, dir_fd=fds[-1]))
-        yield fds[-1]
-    finally:
-        for fd in fds:
-            os.close(fd)
 
 
 def _as_object(usage: Usage) -> dict[str, Any]:

@@ -48,6 +48,14 @@ class Tokens(NamedTuple):
     #: from a length of context on, so an adapter that knows its requests counts the long ones apart.
     request: int = 0
 
+    def plus(self, more: Tokens) -> Tokens:
+        return Tokens(*(a + b for a, b in zip(self[:4], more[:4], strict=True)))._replace(request=self.request)
+
+    def less(self, off: Tokens) -> Tokens:
+        """Without these, and never below nothing."""
+        left = (max(0, have - gone) for have, gone in zip(self[:4], off[:4], strict=True))
+        return Tokens(*left)._replace(request=self.request)
+
 
 class Usage(NamedTuple):
     """What a run used so far; sums, not deltas."""

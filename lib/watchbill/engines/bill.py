@@ -11,6 +11,7 @@ spend nothing).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ def fuller(said: Usage, written: Usage, price: Callable[[Usage], Bill | None], *
 def less(usage: Usage, before: Usage) -> Usage:
     """The usage of a conversation without what it had used `before` this run."""
     known = {(model, tokens.request): tokens for model, tokens in before.unpriced}
-    rest = [(model, _minus(tokens, known.get((model, tokens.request), NOTHING))) for model, tokens in usage.unpriced]
+    rest = [(model, tokens.less(known.get((model, tokens.request), NOTHING))) for model, tokens in usage.unpriced]
     return usage._replace(
         input_tokens=max(0, usage.input_tokens - before.input_tokens),
         output_tokens=max(0, usage.output_tokens - before.output_tokens),
@@ -102,13 +103,7 @@ def less(usage: Usage, before: Usage) -> Usage:
 
 def total(usage: Usage) -> Tokens:
     """All tokens of a usage, whatever their model."""
-    counts = [tokens[:4] for _, tokens in usage.unpriced]
-    return Tokens(*(sum(column) for column in zip(*counts, strict=True)))
-
-
-def _minus(tokens: Tokens, off: Tokens) -> Tokens:
-    left = Tokens(*(max(0, have - gone) for have, gone in zip(tokens[:4], off[:4], strict=True)))
-    return left._replace(request=tokens.request)
+    return functools.reduce(Tokens.plus, (tokens for _, tokens in usage.unpriced), NOTHING)
 
 
 def final(

@@ -133,7 +133,7 @@ def _used(said: Mapping[str, Any], so_far: Usage) -> Usage:
     models = _entries(since) if isinstance(since, dict) else _of_older(said, so_far)
     micro, known, unpriced, used = so_far.cost_micro or 0, not models, so_far.unpriced, Tokens()
     for model, tokens, cost in models:
-        used = _plus(used, tokens)
+        used = used.plus(tokens)
         if cost is None:
             unpriced = with_tokens(unpriced, model, tokens) if tokens != Tokens() else unpriced
         else:
@@ -185,10 +185,6 @@ def _of_request(told: Mapping[str, Any]) -> Tokens:
 def _tokens(told: Mapping[str, Any], *fields: str) -> Tokens:
     plain, output, read, written = (int(number(told.get(field), _MOST_TOKENS) or 0) for field in fields)
     return Tokens(plain + read + written, output, read, written)
-
-
-def _plus(one: Tokens, other: Tokens) -> Tokens:
-    return Tokens(*(a + b for a, b in zip(one[:4], other[:4], strict=True)))
 
 
 def _guessed(told: object) -> bool:
@@ -244,7 +240,7 @@ class Written:
             if key not in sums and len(sums) >= _MOST_MODELS:
                 key = ("", 0)
             before = sums.get(key, Tokens())
-            sums[key] = _plus(before, tokens)._replace(request=key[1])
+            sums[key] = before.plus(tokens)._replace(request=key[1])
         return sums
 
     def _usage(self) -> Usage:

@@ -104,7 +104,7 @@ def _of_the_run(total: object, so_far: Usage) -> Usage | None:
     tokens = _tokens(total)
     if tokens is None:
         return None
-    own = _less(tokens, so_far.before)
+    own = tokens.less(so_far.before)
     unpriced = ((None, own),) if own.input or own.output else ()
     return so_far._replace(input_tokens=own.input, output_tokens=own.output, turns=so_far.turns + 1, unpriced=unpriced)
 
@@ -182,7 +182,7 @@ class Rollouts:
         if total is None:
             return
         known = self._totals.get(path, Tokens())
-        more = _less(total, known)
+        more = total.less(known)
         self._totals[path] = Tokens(*(max(pair) for pair in zip(known[:4], total[:4], strict=True)))
         if not (more.input or more.output):
             return
@@ -191,8 +191,7 @@ class Rollouts:
         if entry not in self._entries and len(self._entries) >= _MOST_ENTRIES:
             entry = (None, _CLASSES[-1])
         known = self._entries.get(entry, Tokens())
-        sums = Tokens(*(a + b for a, b in zip(known[:4], more[:4], strict=True)))
-        self._entries[entry] = sums._replace(request=entry[1])
+        self._entries[entry] = known.plus(more)._replace(request=entry[1])
         self._turns += 1
         self._trouble = None  # it was answered
 
@@ -244,10 +243,6 @@ def _tokens(said: object) -> Tokens | None:
     counts = [int(number(said.get(f"{name}_tokens"), _MOST_TOKENS) or 0)
               for name in ("input", "output", "cached_input", "cache_write_input")]  # fmt: skip
     return Tokens(max(counts[0], counts[2] + counts[3]), *counts[1:])
-
-
-def _less(tokens: Tokens, off: Tokens) -> Tokens:
-    return Tokens(*(max(0, have - gone) for have, gone in zip(tokens[:4], off[:4], strict=True)))
 
 
 def _sentence(said: object) -> str:

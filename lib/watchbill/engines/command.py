@@ -162,7 +162,7 @@ def with_tokens(
     if name not in by_model and len(by_model) >= _MOST_MODELS:
         name = None
     before = by_model.get(name, Tokens())
-    by_model[name] = Tokens(*(a + b for a, b in zip(before[:4], more[:4], strict=True)))
+    by_model[name] = before.plus(more)
     return tuple(by_model.items())
 
 

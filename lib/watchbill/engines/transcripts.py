@@ -73,7 +73,7 @@ def newest(root: str, *patterns: str) -> str | None:
     """The regular file that was written last, relative to the root; None when there is none."""
     dated = []
     for path in _found(root, patterns):
-        with suppress(OSError), _opened(root, path) as (_, status):
+        with suppress(OSError), opened(root, path) as (_, status):
             dated.append((status.st_mtime_ns, path))
     return max(dated)[1] if dated else None
 
@@ -81,7 +81,7 @@ def newest(root: str, *patterns: str) -> str | None:
 def _read(root: str, path: str, place: _Place, most: int) -> tuple[list[bytes], int]:
     """The lines that follow in a file, and how many bytes were read for them; `place` moves on."""
     try:
-        with _opened(root, path) as (fd, status):
+        with opened(root, path) as (fd, status):
             file = (status.st_dev, status.st_ino)
             if file != place.file or status.st_size < place.offset:
                 place.file, place.offset, place.dropping = file, 0, False
@@ -110,10 +110,10 @@ def _bytes(fd: int, offset: int, count: int) -> bytes:
 
 
 @contextmanager
-def _opened(root: str, path: str) -> Iterator[tuple[int, os.stat_result]]:
+def opened(root: str, path: str) -> Iterator[tuple[int, os.stat_result]]:
     """A regular file, reached without following a link. Raises OSError for everything else."""
-    folder, _, name = path.rpartition("/")
-    with _folder(root, folder) as within:
+    above, _, name = path.rpartition("/")
+    with folder(root, above) as within:
         fd = os.open(name, _FILE, dir_fd=within)
         try:
             status = os.fstat(fd)
@@ -141,23 +141,27 @@ def _found(root: str, patterns: tuple[str, ...]) -> list[str]:
 def _matching(root: str, within: list[str], part: str, room: int, *, folders: bool) -> tuple[list[str], int]:
     """What is called so in some folders, and how many entries may still be listed."""
     if not set(part) & set("*?["):
-        return [os.path.join(folder, part) for folder in within], room
+        return [os.path.join(above, part) for above in within], room
     paths = []
-    for folder in within:
-        with suppress(OSError), _folder(root, folder) as fd, os.scandir(fd) as entries:
+    for above in within:
+        with suppress(OSError), folder(root, above) as fd, os.scandir(fd) as entries:
             for entry in islice(entries, room):
                 room -= 1
                 kind = entry.is_dir if folders else entry.is_file
                 if fnmatchcase(entry.name, part) and kind(follow_symlinks=False):
-                    paths.append(os.path.join(folder, entry.name))
+                    paths.append(os.path.join(above, entry.name))
     return paths, room
 
 
 @contextmanager
-def _folder(root: str, path: str) -> Iterator[int]:
+def folder(root: str, path: str, *, make: bool = False) -> Iterator[int]:
+    """A directory below `root`, reached without following a link; with `make`, also one that is not there yet."""
     fds = [os.open(root, _FOLDER)]
     try:
         for part in path.split("/") if path else ():
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o700, dir_fd=fds[-1])
             fds.append(os.open(part, _FOLDER, dir_fd=fds[-1]))
         yield fds[-1]
     finally:
