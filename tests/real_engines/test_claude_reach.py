@@ -36,7 +36,7 @@ CLAUDE = "claude"
 cost = partial(real.cost, CLAUDE)
 TOKEN = "sk-ant-oat01-nobody-0000"
 
-# --- what is left of it
+# --- what is left of it ----------------------------------------------------------------------------------------------
 
 LAYERS = pytest.mark.parametrize("layer", [bwrap, landlock, none], ids=["bwrap", "landlock", "none"])
 
@@ -47,7 +47,7 @@ def test_a_stray_is_swept(tmp_path: Path, models: Models, layer: Isolation, hold
     """Who left its session and its parent; and who has the engine's stdout, which then has no end.
 
     Broken once: without a sweep the stray lived on under Landlock and none; without a limit to the wait for the end
-    of its stdout, the run took 101 s.
+    of its stdout, the run took as long as the stray.
     """
     if layer.unavailable():
         pytest.skip(f"{layer.name}: {layer.unavailable()}")

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.needs("codex", "bwrap")]
 CODEX = "codex"
 cost = partial(real.cost, CODEX)
 
-# --- what is left of it
+# --- what is left of it ----------------------------------------------------------------------------------------------
 
 LAYERS = pytest.mark.parametrize("layer", [bwrap, landlock, none], ids=["bwrap", "landlock", "none"])
 

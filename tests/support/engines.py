@@ -91,7 +91,7 @@ class Outsider:
             return Event(said["type"])
         return command.read(line, so_far)
 
-    def program(self, task: Task) -> Program | None:
+    def program(self, task: Task) -> Program | None:  # noqa: ARG002
         return None
 
     def session(self, home: str) -> Conversation | None:

@@ -142,7 +142,7 @@ def _added(so_far: Usage, said: dict[str, Any]) -> Usage:
     input, output, read, written = (int(number(said.get(f"{name}_tokens"), _MOST_TOKENS) or 0)
                                     for name in ("input", "output", "cache_read", "cache_write"))  # fmt: skip
     input = max(input, read + written)  # a program that counts them apart
-    return Usage(
+    return so_far._replace(
         input_tokens=min(so_far.input_tokens + input, _MOST_IN_ALL),
         output_tokens=min(so_far.output_tokens + output, _MOST_IN_ALL),
         turns=so_far.turns + 1,
