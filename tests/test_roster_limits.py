@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchbill import compiled
-from watchbill import engines
+from watchbill import compiled, engines
 from watchbill.compiled import Breaker, Cap, Compiled, Host, Price, Use
 from watchbill.roster import read_roster
 from watchbill.roster_errors import RosterErrors

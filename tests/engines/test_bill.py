@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_no_run_is_free_because_it_could_not_be_measured(
     """Whatever it said: at least that much; having said nothing, all that was reserved, unless the operator says so."""
     used = Usage(tokens, 0, 1, cost, ((None, Tokens(tokens)),) if tokens else ())
     tariff = TARIFF._replace(reserved_micro=reserved, unmeasured=policy)
-    charged = bill.final(command, used, tariff, cut_short=cut_short)
+    charged = bill.final(command, bill.so_far(used, tariff), tariff, cut_short=cut_short)
     if used.measured:
         assert charged.micro >= (cost or 0) + tokens
     elif policy != "allow-and-alert":
@@ -98,14 +99,15 @@ def test_a_program_that_names_models_without_end_has_sixteen(wild: object) -> No
     assert sum(tokens.input for _, tokens in sums) == 101
 
 
-def test_a_last_word_that_leaves_out_what_the_files_have_is_not_the_whole_account() -> None:
-    """A tool that kills its engine can write the engine's last word for it: "it cost nothing".
+def test_what_only_files_say_is_believed_up_to_twice_what_was_reserved(tmp_path: Path) -> None:
+    """A tool can write into them: one line of it would use up the fleet's month. The engine's own word is its own.
 
-    Broken once: with any last word in dollars believed, a run of 200,000 tokens cost nothing.
+    Broken once: believed as they stand, a killed run with a reservation of $0.90 was charged $12,000.
     """
+    (tmp_path / "transcript").write_text("12000000000\n")
+    found, _ = bill.of_the_dead(OUTSIDER, str(tmp_path / "no.log"), str(tmp_path), None, A_REQUEST)
+    assert found == Bill(2 * 900_000 + 1_000, "transcript")
     written = Usage(200_000, 10, 2, None, ((None, Tokens(200_000, 10)),))
-    honest = Usage(200_000, 10, 2, 5)
-    price = lambda usage: bill.so_far(usage, TARIFF)  # noqa: E731
-    assert bill.fuller(Usage(cost_micro=0), written, price, working=False) == written
-    assert bill.fuller(honest, written, price, working=False) == honest
-    assert bill.fuller(honest, written, price, working=True) == written
+    price = functools.partial(bill.so_far, tariff=TARIFF)
+    assert bill.fuller(Usage(cost_micro=5), written, price, working=False).cost_micro == 5
+    assert bill.fuller(Usage(cost_micro=5), written, price, working=True) == written

@@ -77,16 +77,25 @@ def so_far(usage: Usage, tariff: Tariff) -> Bill | None:
 def fuller(said: Usage, written: Usage, price: Callable[[Usage], Bill | None], *, working: bool) -> Usage:
     """Which account of a run counts: what it `said` on its stream, or what it had `written` into its files.
 
-    Who has `working` over said its last word; a figure in dollars in that word is the engine's own and whole account,
-    unless it leaves out what its files have. Otherwise the dearer of the two: a stream tells late, and either is in the
-    reach of what the engine runs.
+    Who has `working` over said its last word; a figure in dollars in that word is the engine's own and whole account.
+    Before that, and when a run is cut short, the dearer of the two: a stream tells late.
     """
-    if not written.measured or (said.cost_micro is not None and not working and said.tokens >= written.tokens):
+    if not written.measured or (said.cost_micro is not None and not working):
         return said
     if not working and written.tokens >= said.tokens:
         return written  # a last word without dollars is one sum of all requests, whatever model they went to
     bills = [found.micro if (found := price(usage)) else 0 for usage in (said, written)]
     return said if (bills[0], said.tokens) > (bills[1], written.tokens) else written
+
+
+def believed(charged: Bill, tariff: Tariff) -> Bill:
+    """What only files say, which are in the reach of whatever the engine runs: no more than twice what was reserved.
+
+    That is more than a run that is stopped at its cap can have spent; a line that a tool wrote could claim any sum, and
+    use up the fleet's month.
+    """
+    most = 2 * tariff.reserved_micro if tariff.capped and tariff.reserved_micro else charged.micro
+    return charged._replace(micro=min(charged.micro, most))
 
 
 def less(usage: Usage, before: Usage) -> Usage:
@@ -107,11 +116,16 @@ def total(usage: Usage) -> Tokens:
 
 
 def final(
-    engine: Engine, usage: Usage, tariff: Tariff, *, cut_short: bool, plan: bool = False, unanswered: bool = False
+    engine: Engine,
+    measured: Bill | None,
+    tariff: Tariff,
+    *,
+    cut_short: bool,
+    plan: bool = False,
+    unanswered: bool = False,
 ) -> Bill:
     """What a run is charged that we saw end. `plan`: it draws on a subscription. `unanswered`: it was turned away, and
     its own files, request by request, know of no answer."""
-    measured = so_far(usage, tariff)
     if measured is None and unanswered:
         return Bill(0, "priced")
     if measured is None:
@@ -132,8 +146,9 @@ def of_the_dead(
     largest, and one request more. None when nothing was measured. `before`: see Session."""
     heard = replayed(engine, log, before)
     written = _transcript(engine, home, before)
-    found = [(bill, basis) for usage, basis in ((heard, "stream"), (written, "transcript"))
-             if usage is not None and (bill := so_far(usage, tariff)) is not None]  # fmt: skip
+    found = [(bill, "stream")] if (bill := so_far(heard, tariff)) is not None else []
+    if written is not None and (bill := so_far(written, tariff)) is not None:
+        found.append((believed(bill, tariff), "transcript"))
     if known is not None:
         found.append((known, "stream"))
     usage = max((heard, written or Usage()), key=lambda one: one.tokens)

@@ -53,7 +53,7 @@ class Listener:
         self.until: int | None = None
         self.message = ""
         self._engine = engine
-        self._meter = Meter(task.limits, engine.has_budget)
+        self._meter = Meter(task.limits, engine.has_budget, tariff.request_micro)
         self._tariff = tariff
         self._windows: dict[str, Filled] = {}
         self._lines = Lines()
@@ -66,7 +66,9 @@ class Listener:
 
     @property
     def bill(self) -> Bill | None:
-        return self._priced(self.usage)
+        usage = self.usage
+        charged = self._priced(usage)
+        return bill.believed(charged, self._tariff) if charged is not None and usage is self._written else charged
 
     def _priced(self, usage: Usage) -> Bill | None:
         if usage not in self._billed:
@@ -89,7 +91,7 @@ class Listener:
     def _look(self) -> None:
         """Whether what was used by now is a reason to stop; after a final event nothing more is."""
         if self._stop is None and self.working:
-            self._stop = self._meter.spent_up(self.usage, self.bill)
+            self._stop = self._meter.spent_up(self.usage, self._priced(self.usage))
 
     def stop(self) -> Stop | None:
         now = self._clock.elapsed()
@@ -172,8 +174,9 @@ class Meter:
     most. An engine that stops itself looks between its requests, and is stopped by us only when it does not.
     """
 
-    def __init__(self, limits: Limits, has_budget: bool) -> None:
+    def __init__(self, limits: Limits, has_budget: bool, request_micro: int) -> None:
         self._limits = limits
+        self._request_micro = request_micro
         self._stops_itself = has_budget
         self._spent = _Largest()
         self._tokens = _Largest()
@@ -181,6 +184,7 @@ class Meter:
     def spent_up(self, used: Usage, charged: Bill | None) -> Stop | None:
         limits = self._limits
         spent = self._spent.up_to(charged.micro if charged else 0)
+        spent = min(spent, self._request_micro or spent)
         most = None if limits.cost_micro is None else limits.cost_micro + (2 * spent if self._stops_itself else 0)
         if most is not None and charged is not None and (charged.micro >= most or charged.micro + spent > most):
             return Stop("budget")

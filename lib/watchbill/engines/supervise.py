@@ -83,7 +83,7 @@ def run(
     refused = verdict in (*TURNED_AWAY, "context")  # and its last request with it: that one costs nothing
     charged = bill.final(
         engine,
-        ear.usage,
+        ear.bill,
         tariff,
         cut_short=stop is not None and ear.working and not refused,
         plan=launch.plan,
