@@ -119,7 +119,7 @@ def test_caps_in_tokens_or_turns_alone_are_charged_when_an_engine_says_nothing(
     books = Books(tmp_path)
     f = books.session(books.begun(held=held))
     tariff = Tariff(lambda *_: pytest.fail("no tokens"), None, 0, held.get("usd", 0), len(held) > 1, policy)
-    bill = final(command, None, tariff, cut_short=False)
+    bill = final(command, None, tariff, turns=0, cut_short=False)
     f.result = MUTE._replace(cost_micro=bill.micro, basis=bill.basis)
     charge = billing.of(f)
     assert charge.basis == basis

@@ -291,7 +291,8 @@ MASKS = [
     (r"(label event|comment) \d+", r"\1 N"),
     (r"^.*(isolated by|NOT isolated).*", "isolated by LAYER"),
     (r"isolation \w+", "isolation LAYER"),
-    (r"lost: (?:1 taken by others while looking: )?acme/calc#1: .*", "lost: acme/calc#1: REASON"),  # where in its way a race is lost is chance
+    # where in its way a race is lost is chance
+    (r"lost: (?:1 taken by others while looking: )?acme/calc#1: .*", "lost: acme/calc#1: REASON"),
     (r"^    (look|examine|reserve|claim): (\S+): (take|lost): .*", r"    DECISION on \2"),
     (r"(?<=\S) +", " "),
 ]

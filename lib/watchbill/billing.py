@@ -11,6 +11,7 @@ from watchbill.compiled import Compiled, Use
 from watchbill.engines import bill
 from watchbill.engines.base import Engine, Usage
 from watchbill.engines.bill import Bill, Tariff
+from watchbill.engines.listener import REFUSED
 from watchbill.errors import Fixable
 from watchbill.home import Home
 from watchbill.ledger import firings, meters, reservations, steps
@@ -38,7 +39,8 @@ def of(f: Firing) -> Charge:
     """Of a firing that ends by itself."""
     if f.result is not None:
         charged = Bill(f.result.cost_micro, f.result.basis)
-        return _in_every_unit(_reserved(f.ledger, f.id), charged, f.result.usage)
+        unanswered = f.result.verdict in REFUSED and not (charged.micro or f.result.usage.tokens)
+        return _in_every_unit({} if unanswered else _reserved(f.ledger, f.id), charged, f.result.usage)
     if not f.engine_started:
         return _NOT_STARTED
     row = firings.get(f.ledger, f.id)  # something broke while the engine ran

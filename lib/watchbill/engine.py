@@ -26,6 +26,8 @@ _LIMITED = {"rate_limited": ("rate_limit", "rate limited"), "billing": ("billing
             "overloaded": ("overloaded", "overloaded")}  # fmt: skip
 #: Verdicts of a run that nobody cut short or turned away.
 _OF_ITSELF = frozenset({"ok", "crash", "refused", "context", "max_turns", "budget"})
+#: Exit statuses from here on are signals, as bubblewrap says them.
+_KILLED = 128
 #: A window's end is believed this far ahead.
 _LONGEST_WINDOW_S = 32 * 86400
 
@@ -46,7 +48,7 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
     f.session = sessions.go_on(f, tree, f.ports.options)
     _begin(f)
     result = _run(f, tree, text)
-    if f.session is not None and result.verdict == "crash" and not (result.usage.tokens or result.usage.cost_micro):
+    if f.session is not None and _refuses_the_session(result):
         sessions.begin_anew(f, tree)
         f.session = None
         result = _run(f, tree, text)
@@ -54,6 +56,12 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
     if result.verdict != "ok":
         raise _ended(f, result)
     return result
+
+
+def _refuses_the_session(result: Result) -> bool:
+    """It left by itself, with an error and before anything was used. Who was killed may have asked its model."""
+    left = result.exit_status is not None and 0 < result.exit_status < _KILLED
+    return result.verdict == "crash" and left and not (result.usage.tokens or result.usage.cost_micro)
 
 
 def _run(f: Firing, tree: Tree, text: str) -> Result:

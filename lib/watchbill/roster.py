@@ -38,7 +38,7 @@ def compile_roster(root: str) -> Compiled:
     except (OSError, ValueError):
         pass
     aside = f"{path}.{os.getpid()}"
-    with open(aside, "w", encoding="utf-8") as file:
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(aside, path)
     return roster

@@ -5,6 +5,7 @@ From values to problems of a `Source`; standard library only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,8 +68,8 @@ def check_engine(source: Source, path: Path, name: str, table: Mapping[str, Any]
             source.add(
                 here, secrets.problem_of(value) or "" if isinstance(value, str) else "must be a secret reference"
             )
-        elif key == "env" and not (isinstance(value, dict) and all(isinstance(v, str) for v in value.values())):
-            source.add(here, "must be a map of names to text")
+        elif key == "env":
+            _check_env(source, here, value)
         elif known is not None and key in ("argv", "args") and not _is_words(value, 1 if key == "argv" else 0):
             source.add(
                 here, "must be a list of words, the program first" if key == "argv" else "must be a list of words"
@@ -94,6 +95,19 @@ def _check_money(source: Source, here: Path, key: str, value: object) -> None:
             source.add(here, "must be text: a name for whose quota this is, the same wherever it is the same")
     except ValueError as bad:
         source.add(here, str(bad))
+
+
+def _check_env(source: Source, here: Path, value: object) -> None:
+    """Names and texts that a process can be given, and no secret: tools see an engine's environment."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        source.add(here, "must be a map of names to text")
+        return
+    for name, text in value.items():
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None or "\0" in text:
+            source.add((*here, name), "is no name and text of an environment; right would be: ANTHROPIC_BASE_URL")
+        elif re.search(r"(?i)KEY|TOKEN|SECRET|PASSWORD", name) and text and not re.fullmatch(r"[0-9]{1,9}", text):
+            source.add((*here, name), "looks like a secret, which every tool of the engine would see; right would be:"
+                       ' key = "file:/path"')  # fmt: skip
 
 
 def _is_period(value: object) -> bool:

@@ -31,6 +31,9 @@ ENGINES: dict[str, frozenset[str]] = {
     }.items()
 }  # fmt: skip
 MICRO = 1_000_000
+#: What Claude Code 2.1.329 calls its tools; others may come from elsewhere, and pass.
+_TOOLS = ("Agent", "Bash", "Edit", "Glob", "Grep", "NotebookEdit", "Read", "Skill", "Task", "TodoWrite", "WebFetch",
+          "WebSearch", "Write")  # fmt: skip
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -52,6 +55,8 @@ def tools(value: object) -> object:
     for word in value:
         if not isinstance(word, str) or re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,99}", word) is None:
             raise ValueError(f"{str(word)!r} is no name of a tool; right would be: Read, Edit, Write, Bash")
+        if word not in _TOOLS and "did you mean" in (hint := nearest(word, _TOOLS, 0.75)):
+            raise ValueError(f"{word!r} is the name of no tool that is known{hint}")
     return value
 
 

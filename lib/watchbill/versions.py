@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from watchbill.engines.base import Program
+from watchbill.engines.installed import PACKAGES
 from watchbill.errors import Fixable
 from watchbill.isolation.base import program_path
 from watchbill.ledger import programs
@@ -35,8 +36,6 @@ FRESH_S = 86_400
 #: What is still in its pipes after it has ended is read for so long; somebody else may hold them open.
 _REST_S = 0.5
 
-#: Engine -> the npm package that brings its program.
-_PACKAGES = {"claude": "@anthropic-ai/claude-code", "codex": "@openai/codex"}
 _DOTTED = re.compile(r"(?<![0-9])[0-9]{1,9}(?:\.[0-9]{1,9})+")
 
 
@@ -102,8 +101,8 @@ def dotted(version: tuple[int, ...]) -> str:
 def install(engine: str, program: Program) -> str:
     """What to type, or to do, for a version that is supported."""
     least, below = dotted(program.least), dotted(program.below)
-    if engine in _PACKAGES:
-        return f"npm install -g '{_PACKAGES[engine]}@>={least} <{below}'"
+    if engine in PACKAGES:
+        return f"npm install -g '{PACKAGES[engine]}@>={least} <{below}'"
     return f"install {engine} {least} or newer, and older than {below}"
 
 

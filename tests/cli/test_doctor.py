@@ -40,7 +40,11 @@ class Desk:
 
     def fleet(self, toml: str = "", **agents: dict[str, Any]) -> None:
         (self.home / "agents").mkdir(parents=True, exist_ok=True)
-        (self.home / "fleet.toml").write_text(f'[fleet]\nrepos = ["acme/api"]\n{toml}')
+        token = self.root / "github"
+        token.write_text("of nobody")
+        token.chmod(0o600)
+        auth = "" if "[github]" in toml else f'[github]\nauth = "token:file:{token}"\n'
+        (self.home / "fleet.toml").write_text(f'[fleet]\nrepos = ["acme/api"]\n{auth}{toml}')
         for name, engine in agents.items():
             write_agent(self.home, name, agent(engine, isolation="none"))
 
@@ -247,7 +251,8 @@ def test_in_a_pipe_and_on_a_terminal(desk: Desk) -> None:
     desk.fleet(bosun={"use": "claude"})
     rows = desk.rows()
     assert {len(row) for row in rows} == {6}
-    assert rows[1][:3] + rows[1][4:5] == ["engines", "claude (bosun)", "wrong", "WB-ENGINE-01"]
+    assert rows[1][:3] == ["fleet", "GitHub", "ok"]
+    assert rows[2][:3] + rows[2][4:5] == ["engines", "claude (bosun)", "wrong", "WB-ENGINE-01"]
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as screen:
         done = subprocess.Popen([sys.executable, WATCHBILL, "--home", str(desk.home), "doctor"], stdout=theirs,

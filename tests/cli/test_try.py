@@ -174,8 +174,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("engine", "variable"), [("claude", "ANTHROPIC_API_KEY"), ("codex", "CODEX_API_KEY")])
 @pytest.mark.parametrize("verb", ["try", "demo"])
+@pytest.mark.usefixtures("installed")
 def test_an_engine_without_a_login_is_refused_at_once(
-    project: Path, tmp_path: Path, installed: Path, verb: str, engine: str, variable: str
+    project: Path, tmp_path: Path, verb: str, engine: str, variable: str
 ) -> None:
     """The promise: under five seconds, the fix named, nothing set up.
 

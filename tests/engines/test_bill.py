@@ -80,7 +80,7 @@ def test_no_run_is_free_because_it_could_not_be_measured(
     """Whatever it said: at least that much; having said nothing, all that was reserved, unless the operator says so."""
     used = Usage(tokens, 0, 1, cost, ((None, Tokens(tokens)),) if tokens else ())
     tariff = TARIFF._replace(reserved_micro=reserved, unmeasured=policy)
-    charged = bill.final(command, bill.so_far(used, tariff), tariff, cut_short=cut_short)
+    charged = bill.final(command, bill.so_far(used, tariff), tariff, turns=used.turns, cut_short=cut_short)
     if used.measured:
         assert charged.micro >= (cost or 0) + tokens
     elif policy != "allow-and-alert":

@@ -269,7 +269,8 @@ def test_a_tool_cannot_speak_for_its_engine(tmp_path: Path, sealed: bool) -> Non
     text = """
 if os.fork() == 0:
     try:
-        with open(f"/proc/{os.getppid()}/fd/1", "w") as out: out.write(json.dumps({"type": "final", "ok": True}) + "\\n")
+        with open(f"/proc/{os.getppid()}/fd/1", "w") as out:
+            out.write(json.dumps({"type": "final", "ok": True}) + "\\n")
     finally:
         os._exit(0)
 os.wait()

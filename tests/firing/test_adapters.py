@@ -1,5 +1,5 @@
 """What a firing does around an engine with an adapter of its own, shown with a stand-in for the program: a script that
-is called `claude`, speaks as Claude Code does and writes down how it was started. The real programs: tests/real_engines.
+is called `claude`, speaks as Claude Code does and writes down how it was started. The real ones: tests/real_engines.
 """
 
 from __future__ import annotations

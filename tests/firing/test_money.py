@@ -99,6 +99,8 @@ def test_a_killed_firing_is_billed_by_its_stream_never_less_than_it_spent(
         it.world.issue("octocat", "Do it", labels=[LABEL])
         firing = at_work(it)
         wait_for("some requests", lambda: requests(account) > after)
+        logs = it.home / "worktrees"
+        wait_for("one to be heard", lambda: not after or any(log.stat().st_size for log in logs.glob("*/engine.log")))
         kill(tree_of(firing) if whole_tree else [firing.pid])
         firing.communicate()
         wait_for("its engine to be gone", lambda: not process.find_marked(MARKER, firing_of(it, firing.pid)))

@@ -146,6 +146,17 @@ def fleet(host: Host) -> Iterator[Finding]:
         yield Finding("fleet", host.home.root, "note", "there is no fleet here", fix=fix)
     else:
         yield Finding("fleet", host.home.root, "ok", f"{shared.count(len(host.roster.agents), 'agent')} in the roster")
+        yield _forge(host.roster)
+
+
+def _forge(roster: Compiled) -> Finding:
+    """Whether the credential for GitHub can be had; nobody is asked whether it is any good."""
+    kind, _, reference = roster.fleet.auth.partition(":")
+    try:
+        _ = secrets.resolve(reference, os.environ) if kind == "token" else secrets.gh_token(os.environ)
+    except Fixable as problem:
+        return _problem("fleet", "GitHub", "wrong", problem)
+    return Finding("fleet", "GitHub", "ok", f"its credential is there: {reference or 'of gh'}")
 
 
 def running_on(host: Host) -> Iterator[Finding]:
@@ -155,7 +166,8 @@ def running_on(host: Host) -> Iterator[Finding]:
         yield from _engine(host, *key, agents)
     for name in _COMMON:
         if name not in {key[0] for key in used} and shutil.which(name, path=program_path(os.environ)):
-            yield from _engine(host, name, "{}", ())
+            table = host.roster.fleet.engines.get(name, {}) if host.roster else {}
+            yield from _engine(host, name, json.dumps(table, default=str), ())
 
 
 def _used(roster: Compiled) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -88,7 +88,16 @@ def lines(whole: dict[str, Any]) -> list[str]:
     for record in whole["evidence"]:
         out.append(f"  {record['kind']:<11} {_evidence(record['summary'])}")
         out.append(f"  {'':<11} {record['path']}")
+        out += [f"  {'':<11} | {line}" for line in _last_words(record["summary"])]
     return out
+
+
+def _last_words(summary: dict[str, Any]) -> list[str]:
+    """What an engine that did not end well had said at last: often the only place where the reason stands."""
+    if summary.get("verdict") in (None, "ok"):
+        return []
+    said = [*str(summary.get("message") or "").splitlines()[-3:], *str(summary.get("stderr") or "").splitlines()[-3:]]
+    return [shared.words(line, 200) for line in said if line.strip()]
 
 
 def _short(receipt: dict[str, Any]) -> str:

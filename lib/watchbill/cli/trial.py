@@ -65,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
     built = stage.build(root, name, bare, issue, args.check, {}, {"try": agent})
     try:
         told = stage.fire(built, ["try"], progress=sys.stderr.isatty())[0]
+    except (KeyboardInterrupt, SystemExit):
+        where = f"watchbill --home {shlex.quote(built.home.root)} why try"
+        print(f"try: stopped; what it cost, and where its work is kept: {where}", file=sys.stderr)
+        raise
     finally:
         built.practice.close()
     if not told.answer:
@@ -174,6 +178,12 @@ def _bring_home(git_dir: str, remote: str, ref: str, to: str) -> None:
         ) from error
 
 
+def _reason(answer: dict[str, Any]) -> str:
+    """Without what follows for a fleet: a limit or a refused key holds nobody here; the next `try` begins at once."""
+    said = str(answer["reason"])
+    return said.partition(";")[0] if answer["outcome"] in ("held", "unauthorized") else said
+
+
 def _lines(answer: dict[str, Any]) -> list[str]:
     near = os.path.relpath(answer["repo"])
     repo = shlex.quote(answer["repo"] if near.startswith("..") else near)
@@ -181,7 +191,7 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     out = [
         f"try: branch {answer['branch']} in {answer['repo']}"
         if landed
-        else f"try: {answer['outcome']}: {answer['reason']}"
+        else f"try: {answer['outcome']}: {_reason(answer)}"
     ]
     for check in answer["checks"]:
         said = "passes" if check["exit"] == 0 else f"fails (exit {check['exit']})"

@@ -22,6 +22,7 @@ from decimal import Decimal
 from watchbill.engines import command
 from watchbill.engines.base import Conversation, Event, Launch, Program, Task, Transcript
 from watchbill.engines.claude_events import Written, read
+from watchbill.engines.installed import find
 from watchbill.engines.transcripts import newest
 from watchbill.errors import Fixable
 from watchbill.isolation.base import program_path
@@ -107,12 +108,12 @@ def launch(task: Task) -> Launch:
            "CLAUDE_CONFIG_DIR": os.path.join(task.home, _CONFIG), "CLAUDE_CODE_TMPDIR": task.tmp}  # fmt: skip
     # A first line that begins with a slash would be a command to the program, and nothing would reach the model.
     brief = f"Task:\n\n{task.brief}" if task.brief.lstrip().startswith("/") else task.brief
-    return Launch((_program(task), *_words(task)), env, brief.encode("utf-8", "surrogateescape"),
+    return Launch((find(name, task), *_words(task)), env, brief.encode("utf-8", "surrogateescape"),
                   pipes=pipes, sealed=True, plan=plan)  # fmt: skip
 
 
 def program(task: Task) -> Program | None:
-    return Program(_program(task), ("--version",), _LEAST, _BELOW)
+    return Program(find(name, task), ("--version",), _LEAST, _BELOW)
 
 
 def transcript(home: str) -> Transcript:
@@ -127,16 +128,6 @@ def session(home: str) -> Conversation | None:
 def succeeded(exit_status: int, final: Event | None) -> bool:
     """An interrupted run ends with zero, and a refused one says `success`: only both together are one."""
     return exit_status == 0 and final is not None and final.ok is True
-
-
-def _program(task: Task) -> str:
-    word = task.options.get("program") or name
-    try:
-        return command.find_program(str(word), task)
-    except Fixable as missing:
-        raise Fixable(missing.id, missing.what, why=missing.why,
-                      fix="npm install -g @anthropic-ai/claude-code, or name its path: [engines.claude] program = "
-                      "\"/path/to/claude\"") from None  # fmt: skip
 
 
 def _words(task: Task) -> list[str]:

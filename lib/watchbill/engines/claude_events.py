@@ -92,7 +92,7 @@ def _windows(info: object) -> Event | None:
     if not isinstance(info, dict):
         return None
     unified = info.get("unifiedWindows")
-    told = unified if isinstance(unified, dict) else {info.get("rateLimitType"): info}
+    told = unified if isinstance(unified, dict) else {str(info.get("rateLimitType")): info}
     filled = (_window(name, window) for name, window in list(told.items())[:_MOST_WINDOWS])
     windows = tuple(window for window in filled if window is not None)
     if info.get("status") == "rejected" and info.get("isUsingOverage") is not True:

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from watchbill.engines import command
 from watchbill.engines.base import Conversation, Event, Launch, Program, Task, Transcript
 from watchbill.engines.codex_events import HOME, ROLLOUTS, Rollouts, main_thread, read
+from watchbill.engines.installed import find
 from watchbill.engines.transcripts import newest
 from watchbill.errors import Fixable
 from watchbill.isolation import bwrap
@@ -119,7 +120,7 @@ def launch(task: Task) -> Launch:
               "config": [{"name": name, "enabled": False} for name in names]}  # fmt: skip
     settings = {**_SETTINGS, **_sandbox(task), "skills": skills, "web_search": _web_search(task),
                 f"model_providers.{_PROVIDER}": _provider(task, credential)}  # fmt: skip
-    words = [_program(task), "exec", *(["resume"] if task.session else []), "--json"]
+    words = [find(name, task), "exec", *(["resume"] if task.session else []), "--json"]
     words += ["--ignore-user-config", "--ignore-rules", "--skip-git-repo-check"]
     words += ["-m", task.model] if task.model else []
     for key, value in settings.items():
@@ -139,7 +140,7 @@ def launch(task: Task) -> Launch:
 
 
 def program(task: Task) -> Program | None:
-    return Program(_program(task), ("--version",), _LEAST, _BELOW)
+    return Program(find(name, task), ("--version",), _LEAST, _BELOW)
 
 
 def transcript(home: str) -> Transcript:
@@ -154,16 +155,6 @@ def session(home: str) -> Conversation | None:
 
 def succeeded(exit_status: int, final: Event | None) -> bool:
     return exit_status == 0 and final is not None and final.ok is True
-
-
-def _program(task: Task) -> str:
-    word = task.options.get("program") or name
-    try:
-        return command.find_program(str(word), task)
-    except Fixable as missing:
-        raise Fixable(missing.id, missing.what, why=missing.why,
-                      fix="npm install -g @openai/codex, or name its path: [engines.codex] program = "
-                      "\"/path/to/codex\"") from None  # fmt: skip
 
 
 def _own_words(task: Task) -> list[str]:

@@ -13,6 +13,8 @@ from watchbill.engines.watch import Stop
 
 #: Trouble that the provider makes: nobody else's run will fare better.
 TURNED_AWAY = ("rate_limited", "billing", "overloaded", "auth")
+#: Verdicts whose last request was answered with a no, that costs nothing.
+REFUSED = (*TURNED_AWAY, "context")
 _WAITS_S = 120.0  # who was turned away and says nothing more for so long is waiting
 _LOOK_S = 0.1  # between two looks at its files
 _MESSAGE = 4000

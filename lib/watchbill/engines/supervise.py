@@ -20,8 +20,9 @@ from watchbill.engines.base import Engine, Limits, Result, Task
 from watchbill.engines.bill import Tariff
 from watchbill.engines.child import Child
 from watchbill.engines.keeper import MARKER
-from watchbill.engines.listener import TURNED_AWAY, Heard, Listener
+from watchbill.engines.listener import REFUSED, TURNED_AWAY, Heard, Listener
 from watchbill.engines.stream import Log
+from watchbill.engines.transcripts import folder
 from watchbill.engines.watch import LADDER, Beat, Deaf, Stop, Watch
 from watchbill.isolation.base import Isolation, Jail, program_path
 
@@ -80,11 +81,12 @@ def run(
         stop = watch.until_gone(task.limits, asked)
     ear.read_transcript()
     verdict = _verdict(engine, stop, ear, child.exit_status)
-    refused = verdict in (*TURNED_AWAY, "context")  # and its last request with it: that one costs nothing
+    refused = verdict in REFUSED
     charged = bill.final(
         engine,
         ear.bill,
         tariff,
+        turns=ear.usage.turns,
         cut_short=stop is not None and ear.working and not refused,
         plan=launch.plan,
         unanswered=ear.reads_files and refused,
@@ -166,20 +168,21 @@ def environment(
 def _files(home: str, files: Mapping[str, bytes]) -> Iterator[None]:
     """What an engine finds below its HOME; gone when it has: a credential is in no worktree that is kept.
 
-    Nothing has run there yet that could have laid a link in the way; afterwards something may have, and a name is
-    removed and never what it points to.
+    Nothing has run there yet that could have laid a link in the way; afterwards something may have, and the way there
+    is gone without following any.
     """
-    paths = {os.path.join(home, name): content for name, content in files.items()}
     try:
-        for path, content in paths.items():
+        for name, content in files.items():
+            path = os.path.join(home, name)
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
                 file.write(content)
         yield
     finally:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        for name in files:
+            above, _, last = name.rpartition("/")
+            with contextlib.suppress(OSError), folder(home, above) as within:
+                os.unlink(last, dir_fd=within)
 
 
 def _start(
