@@ -12,8 +12,8 @@ test: .venv/.made
 	$(BIN)/python -m pytest -q -n $(or $(WORKERS),$(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) * 3 // 2)")) $(PYTEST_ARGS)
 
 check: .venv/.made
-	$(BIN)/ruff format --check lib tests bin
-	$(BIN)/ruff check lib tests bin
+	$(BIN)/ruff format --check lib tests bin examples
+	$(BIN)/ruff check lib tests bin examples
 	$(BIN)/mypy
 
 # Every boundary and no fewer, then N random kills and six hosts with fifty issues; what happened goes to REPORT.

@@ -500,14 +500,18 @@ def test_what_is_not_there_yet() -> None:
     assert set(found.groups()[2:]) == set(engines.ENGINES), "README.md, and `Not there yet` of docs/operating.md"
 
 
-@pytest.mark.parametrize("name", ["smallest", "crew"])
+@pytest.mark.parametrize("name", ["smallest", "crew", "engine"])
 def test_an_example_is_a_roster(tmp_path: Path, name: str) -> None:
     sh = shell(tmp_path, tmp_path)
     shutil.copytree(ROOT / "examples" / name, sh.home / ".watchbill")
     wanted = sorted(p.stem for p in (ROOT / "examples" / name / "agents").glob("*.md"))
     assert [line.split("\t")[0] for line in sh.run("watchbill plan").splitlines()] == wanted
-    assert sorted(p.name for p in (sh.home / ".watchbill").iterdir()) == ["agents", "fleet.toml"]
-    said = {"smallest": ["acme/api"], "crew": ["acme/api", "acme/web"]}  # README: a whole fleet; two repositories
+    assert sorted(p.name for p in (sh.home / ".watchbill").iterdir() if p.suffix != ".py") == ["agents", "fleet.toml"]
+    said = {
+        "smallest": ["acme/api"],
+        "engine": ["acme/api"],
+        "crew": ["acme/api", "acme/web"],
+    }  # README: a whole fleet; two repositories
     assert sorted(roster.read_roster(str(sh.home / ".watchbill")).fleet.repos) == said[name]
 
 

@@ -18,7 +18,10 @@ ASKED = {"stream": True, "model": "m", "messages": [{"role": "user", "content": 
 
 
 def post(url: str, body: dict[str, Any], **headers: str) -> tuple[int, dict[str, str], str]:
+    """With the usual credential, unless `headers` say another; "": none."""
     there = urlsplit(url)
+    usual = {"x-api-key": anthropic.KEY} if "/messages" in url else {"Authorization": f"Bearer {openai.KEY}"}
+    headers = {name: value for name, value in {**usual, **headers}.items() if value}
     connection = http.client.HTTPConnection(str(there.hostname), there.port, timeout=10)
     try:
         connection.request("POST", there.path, json.dumps(body), headers)
@@ -36,7 +39,7 @@ def test_a_message_with_a_tool_and_its_usage() -> None:
     used = Tokens(input=1000, output=70, cache_read=600, cache_write=300)
     with Models() as models:
         script = models.script(uses("Bash", {"command": "ls"}, used))
-        status, _, text = post(f"{script.anthropic_url}/v1/messages", ASKED, **{"x-api-key": "k"})
+        status, _, text = post(f"{script.anthropic_url}/v1/messages", ASKED)
     said = events(text)
     assert status == 200
     assert [event["type"] for event in said] == ["message_start", "content_block_start", "content_block_delta",
@@ -53,7 +56,7 @@ def test_a_response_with_tools_and_its_usage() -> None:
     with Models() as models:
         script = models.script(step)
         body = {"stream": True, "input": [{"role": "user"}], **TOOLS}
-        _, _, text = post(f"{script.openai_url}/responses", body, Authorization="Bearer k")
+        _, _, text = post(f"{script.openai_url}/responses", body)
     ended = events(text)[-1]["response"]
     assert ended["status"] == "completed"
     assert [item["type"] for item in ended["output"]] == ["message", "function_call", "custom_tool_call"]
@@ -65,7 +68,7 @@ def test_a_response_with_tools_and_its_usage() -> None:
 
 def test_what_reached_the_model_is_kept() -> None:
     with Models() as models:
-        script = models.script(says("a"), says("b"))
+        script = models.script(says("a"), says("b"), key=None)
         post(f"{script.anthropic_url}/v1/messages", {**ASKED, "system": [{"text": "be brief"}]}, **{"x-api-key": "one"})
         body = {"input": [{"role": "developer", "content": "rules"}, {"role": "user", "content": "do"}],
                 "instructions": "be quick", "model": "g", **TOOLS}  # fmt: skip
@@ -98,6 +101,32 @@ def test_a_request_beyond_the_script_is_told_so() -> None:
         nowhere, _, _ = post(f"http://127.0.0.1:{models.port}/s/7/v1/messages", ASKED)
     assert (status, nowhere) == (400, 404)
     assert "the script has 0 steps" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "none", "another"),
+    [
+        ("/v1/messages", "x-api-key", "x-api-key header is required", "invalid x-api-key"),
+        ("/v1/messages/count_tokens", "x-api-key", "x-api-key header is required", "invalid x-api-key"),
+        ("/v1/responses", "Authorization", "Missing bearer", '"code": "invalid_api_key"'),
+    ],
+)
+def test_who_brings_no_credential_or_another_is_turned_away(path: str, header: str, none: str, another: str) -> None:
+    """In the provider's own form, whatever is asked, and no step is used up.
+
+    Broken once: without it Codex behind npm's script, which lost its key, passed for one that works.
+    """
+    with Models() as models:
+        script, own, open_to_all = models.script(says("a")), models.script(says("a"), key="k"), models.script(key=None)
+        bare, wrong, right = ((script, ""), (script, "Bearer k"), (own, "Bearer k"))
+        answers = [post(f"{to.anthropic_url}{path}", ASKED, **{header: said.removeprefix("Bearer ") if "key" in header
+                   else said}) for to, said in (bare, wrong, right, (open_to_all, ""))]  # fmt: skip
+    assert [status for status, _, _ in answers[:3]] == [401, 401, 200]
+    assert answers[3][0] != 401
+    assert none in answers[0][2]
+    assert another in answers[1][2]
+    assert [seen.credential for seen in script.turned_away] == [None, "k"]
+    assert (script.turns, script.others, script.unused, own.turned_away) == ([], [], 1, [])
 
 
 @pytest.mark.parametrize(
@@ -134,7 +163,7 @@ def test_a_stream_that_stalls_does_not_keep_the_server_from_closing() -> None:
         script = models.script(says("never told", stream="stalls"))
         there = urlsplit(f"{script.anthropic_url}/v1/messages")
         connection = http.client.HTTPConnection(str(there.hostname), there.port, timeout=10)
-        connection.request("POST", there.path, json.dumps(ASKED))
+        connection.request("POST", there.path, json.dumps(ASKED), {"x-api-key": anthropic.KEY})
         assert connection.getresponse().readline().startswith(b"event: message_start")
     connection.close()
     assert time.monotonic() - began < 5
@@ -154,7 +183,8 @@ def test_websockets_are_declined_at_once() -> None:
         script = models.script()
         there = urlsplit(f"{script.openai_url}/responses")
         connection = http.client.HTTPConnection(str(there.hostname), there.port, timeout=10)
-        connection.request("GET", there.path, headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+        connection.request("GET", there.path, headers={"Connection": "Upgrade", "Upgrade": "websocket",
+                                                        "Authorization": f"Bearer {openai.KEY}"})  # fmt: skip
         assert connection.getresponse().status == 426
         connection.close()
     assert script.others[0].headers["upgrade"] == "websocket"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from support.engines import FIRING, a_jail, left
-from support.models import Script, Seen, Step, says, uses
+from support.models import Script, Seen, Step, anthropic, openai, says, uses
 from watchbill import engines, isolation, prices, process
 from watchbill.clock import SystemClock
 from watchbill.engines import bill, supervise
@@ -33,8 +33,7 @@ _PLACES = {
 }
 #: What makes an engine talk to another server.
 _ELSEWHERE = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
-#: Nobody's keys; of the forms that the programs know.
-KEY = {"claude": "sk-ant-api03-nobody-0000", "codex": "sk-proj-nobody-0000"}
+KEY = {"claude": anthropic.KEY, "codex": openai.KEY}
 MODEL = {"claude": "claude-sonnet-5-5", "codex": "gpt-5.5"}
 #: Dollars for a million tokens, as their makers publish them: in, out, from a cache, into a cache; of gpt-5.5 below
 #: its long context. The tests' own copy, so that nothing of ours that prices is asked what is right.
@@ -140,7 +139,8 @@ def a_real_task(
     sandbox: bool = False,
     **limits: Any,
 ) -> Task:
-    """A task for the real program in the git repository root/work. "": the usual key, the usual model.
+    """A task for the real program in the git repository root/work. "": the usual key, the usual model. Its script then
+    expects the key that it is given.
 
     `limits`: what differs from `base.Limits`; the engine's own patience with silence counts unless one is given.
     """
@@ -152,6 +152,8 @@ def a_real_task(
     where = {"claude": script.anthropic_url, "codex": script.openai_url} if script else {}
     path = program(engine)
     assert path is not None
+    if script is not None and key:
+        script.key = key
     return Task(
         firing=firing,
         workdir=str(work),

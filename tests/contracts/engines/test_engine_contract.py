@@ -22,7 +22,8 @@ def test_ends_well(tmp_path: Path, adapter: Dialect) -> None:
     done = adapter.run(tmp_path, text)
     assert (done.verdict, done.limit, done.exit_status, done.stopped_by, done.strays) == ("ok", None, 0, None, 0)
     assert (tmp_path / "work" / "made").exists()
-    assert (done.message, done.windows) == ("hello", (Filled("five_hour", 930_000, 1790000000),))
+    assert done.message == "hello"
+    assert done.windows == ((Filled("five_hour", 930_000, 1790000000),) if adapter.windows else ())
     assert (done.isolation, done.until) == ("none", None)
 
 

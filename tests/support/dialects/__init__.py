@@ -52,6 +52,8 @@ class Dialect:
     accounts: bool = False
     #: it keeps a conversation that it can go on with
     resumes: bool = True
+    #: it tells how full the account's windows are
+    windows: bool = True
     #: why a run of it can have failed
     ends: tuple[str, ...] = ("rate_limited", "auth", "billing", "overloaded")
 
@@ -101,5 +103,7 @@ DIALECTS = {
         dollars=True, finishes=False, resumes=False,
     ),
 }  # fmt: skip
-for _name in os.environ.get("WATCHBILL_DIALECTS", "").split():
+#: The example of an engine of one's own goes through it where there is time for everything.
+_OTHERS = "examples.engine.dialect" if os.environ.get("WATCHBILL_REQUIRE") else ""
+for _name in os.environ.get("WATCHBILL_DIALECTS", _OTHERS).split():
     DIALECTS[_name] = importlib.import_module(_name).DIALECT

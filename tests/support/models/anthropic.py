@@ -9,6 +9,8 @@ from typing import Any
 
 from support.models.step import Step, refused
 
+#: The usual credential: nobody's, in the form that programs know.
+KEY = "sk-ant-api03-nobody-0000"
 _ids = itertools.count(1)
 _TYPES = {
     400: "invalid_request_error",
@@ -33,6 +35,10 @@ def windows(status: str, resets_at: int, used: float, week: tuple[float, int] = 
         f"{_PREFIX}-5h-status": status, f"{_PREFIX}-5h-utilization": str(used), f"{_PREFIX}-5h-reset": str(resets_at),
         f"{_PREFIX}-7d-status": "allowed", f"{_PREFIX}-7d-utilization": str(week[0]),
         f"{_PREFIX}-7d-reset": str(weeks_end), **surpassed}  # fmt: skip
+
+
+def unauthorized(credential: str | None) -> Step:
+    return refused(401, message="x-api-key header is required" if credential is None else "invalid x-api-key")
 
 
 def out_of_credit() -> Step:

@@ -10,7 +10,16 @@ from typing import Any
 
 from support.models.step import Call, Step, fails, refused
 
+#: The usual credential: nobody's, in the form that programs know.
+KEY = "sk-proj-nobody-0000"
 _ids = itertools.count(1)
+
+
+def unauthorized(credential: str | None) -> Step:
+    if credential is None:
+        return refused(401, type="invalid_request_error", message="Missing bearer authentication in header")
+    return refused(401, type="invalid_request_error", code="invalid_api_key", message="Incorrect API key provided: "
+                   f"{credential[:8]}***.")  # fmt: skip
 
 
 def out_of_credit() -> Step:

@@ -39,11 +39,13 @@ class Seen(NamedTuple):
 class Script:
     """What the model answers to one program, and what that asked."""
 
-    def __init__(self, url: str, steps: tuple[Scripted, ...]) -> None:
+    def __init__(self, url: str, steps: tuple[Scripted, ...], key: str | None = "") -> None:
+        self.key = key  # what every request has to bring; "": the usual one of its protocol, None: anything or nothing
         self.anthropic_url = url
         self.openai_url = f"{url}/v1"
         self.turns: list[Seen] = []  # requests for an answer with tools, in the order of their coming
         self.others: list[Seen] = []  # everything else: titles, models, token counts
+        self.turned_away: list[Seen] = []  # of either kind, with another credential or none
         self._steps = steps
         self._at = self._served = 0
         self._lock = threading.Lock()
@@ -53,6 +55,13 @@ class Script:
         """How many steps nobody has asked for yet; one that goes on for ever counts until it was asked for once."""
         begun = self._at < len(self._steps) and self._times() is None and self._served > 0
         return len(self._steps) - self._at - begun
+
+    def admits(self, seen: Seen, usual: str) -> bool:
+        """Whether it brings the credential, as the provider would ask for it; else it is on record as turned away."""
+        admitted = self.key is None or seen.credential == (self.key or usual)
+        if not admitted:
+            self.turned_away.append(seen)
+        return admitted
 
     def answer(self, seen: Seen) -> Step:
         with self._lock:
@@ -92,9 +101,9 @@ class Models:
     def port(self) -> int:
         return int(self._server.server_address[1])
 
-    def script(self, *steps: Scripted) -> Script:
-        """A new script; a request beyond its end is answered with status 400."""
-        script = Script(f"http://127.0.0.1:{self.port}/s/{len(self._scripts)}", steps)
+    def script(self, *steps: Scripted, key: str | None = "") -> Script:
+        """A new script; a request beyond its end is answered with status 400, one without its `key` with 401."""
+        script = Script(f"http://127.0.0.1:{self.port}/s/{len(self._scripts)}", steps, key)
         self._scripts.append(script)
         return script
 
@@ -157,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
         wire: Any = anthropic if path.startswith("/v1/messages") else openai
         bare = headers.get("authorization", "").partition(" ")[2] or None
         seen = Seen(self.command, path, headers, headers.get("x-api-key") or bare, body, **wire.told(body))
+        if not script.admits(seen, wire.KEY):
+            return self._play(wire, seen, wire.unauthorized(seen.credential))
         if wire.is_turn(self.command, path, headers, body):
             return self._play(wire, seen, script.answer(seen))
         script.others.append(seen)
