@@ -39,7 +39,7 @@ def ready(f: Firing) -> None:
     asked = task.of(f, worktree.places(f, ""), "")
     program = f.ports.engine.program(asked)
     if program is not None:
-        versions.check(f.ledger, f.ports.engine.name, program, f.now)
+        versions.check(f.ledger, f.ports.engine.name, program, f.now, task.within(f))
     f.ports.engine.launch(asked)
 
 

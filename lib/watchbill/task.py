@@ -9,6 +9,7 @@ from watchbill.engines.base import Engine, Limits, Task
 from watchbill.engines.bill import Tariff
 from watchbill.isolation.base import Jail
 from watchbill.live import Firing, Tree
+from watchbill.versions import Within
 
 #: Bytes of a repository's words to agents; what is longer is a book, and no engine's argument holds it.
 MOST_GUIDANCE = 64 << 10
@@ -70,11 +71,21 @@ def tariff(f: Firing) -> Tariff:
     )
 
 
+def within(f: Firing) -> Within:
+    """Where a program is asked for its version: what is hidden from the engine is hidden from it, too."""
+    layer, hidden = f.ports.isolation, _hidden(f)
+    return Within(layer.name, lambda argv, home: layer.wrap(Jail("/", (home,), (), hidden), argv))
+
+
 def jail(f: Firing, workdir: str, home: str, tmp: str) -> Jail:
     """What an engine or a check may write, and what it may not even read."""
     return Jail(
         workdir=workdir,
         rw=(workdir, home, tmp, *f.fleet.isolation_rw),
         ro=(f.ports.mirror(f.target.repo).path,),
-        hidden=(os.path.expanduser("~"), f.ports.home.root, *f.ports.secret_files()),
+        hidden=_hidden(f),
     )
+
+
+def _hidden(f: Firing) -> tuple[str, ...]:
+    return (os.path.expanduser("~"), f.ports.home.root, *f.ports.secret_files())

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from watchbill.engines.base import Program
@@ -39,13 +39,24 @@ _REST_S = 0.5
 _DOTTED = re.compile(r"(?<![0-9])[0-9]{1,9}(?:\.[0-9]{1,9})+")
 
 
-def check(ledger: Ledger, engine: str, program: Program, now: int) -> str:
+class Within(NamedTuple):
+    """The layer of isolation that it will run in: a program that cannot start there is found before it is paid for."""
+
+    name: str  # "none" without
+    wrap: Callable[[tuple[str, ...], str], tuple[str, ...]]  # what to start, so that argv runs there and has this HOME
+
+
+#: As we run ourselves.
+FREE = Within("none", lambda argv, _home: argv)
+
+
+def check(ledger: Ledger, engine: str, program: Program, now: int, within: Within = FREE) -> str:
     """The version of the engine's program. `now`: UTC epoch seconds.
 
     Fixable, invalid: WB-ENGINE-06 when it is one that the adapter does not speak with, WB-ENGINE-08 when it cannot be
     told. No process is started while the ledger knows the file.
     """
-    return accept(engine, program, told(ledger, engine, program, now))
+    return accept(engine, program, told(ledger, engine, program, now, within))
 
 
 def accept(engine: str, program: Program, version: str) -> str:
@@ -55,30 +66,32 @@ def accept(engine: str, program: Program, version: str) -> str:
     return version
 
 
-def told(ledger: Ledger, engine: str, program: Program, now: int) -> str:
+def told(ledger: Ledger, engine: str, program: Program, now: int, within: Within = FREE) -> str:
     """What it says that it is, supported or not. Fixable WB-ENGINE-08."""
-    file, known = _file(program.path), programs.get(ledger, program.path)
+    place = program.path if within.name == FREE.name else f"{within.name}:{program.path}"
+    file, known = _file(program.path), programs.get(ledger, place)
     if known is not None and known.file == file and 0 <= now - known.asked_at < FRESH_S:
         return known.version
-    version = ask(engine, program)
+    version = ask(engine, program, within)
     if file is not None and file == _file(program.path):  # and not replaced while it was asked
         # The firing does without, on a full disk as beside somebody who locks the ledger for long.
         with contextlib.suppress(Fixable), ledger.transaction():
-            programs.put(ledger, Known(program.path, file, version, now))
+            programs.put(ledger, Known(place, file, version, now))
     return version
 
 
-def ask(engine: str, program: Program) -> str:
+def ask(engine: str, program: Program, within: Within = FREE) -> str:
     """Start it, and take the first dotted number that it prints. Fixable WB-ENGINE-08."""
     try:
-        said = _said(program)
+        said = _said(program, within)
     except OSError as error:
         raise _silent(engine, program, f"it cannot be started: {error.strerror or error}") from None
     number = _DOTTED.search(said.stdout)
     if said.trouble is None and number is not None:
         return number[0]
     why = said.trouble or f"it printed no version number: {_line(said.stdout) or 'nothing'}"
-    raise _silent(engine, program, f"{why}: {said.stderr}" if said.stderr else why)
+    why = f"{why}: {said.stderr}" if said.stderr else why
+    raise _silent(engine, program, why if within.name == FREE.name else f"in {within.name}, as a firing runs it, {why}")
 
 
 def parsed(version: str) -> tuple[int, ...]:
@@ -119,8 +132,9 @@ def _unsupported(engine: str, program: Program, version: str) -> Fixable:
 
 def _silent(engine: str, program: Program, why: str) -> Fixable:
     command = " ".join((program.path, *program.asks))
-    return Fixable("WB-ENGINE-08", f"{engine}: nobody can tell which version {program.path} is", why=why,
-                   fix=f"see what `{command}` prints; or {install(engine, program)}")  # fmt: skip
+    by_path = f"name the program itself, not what starts it: [engines.{engine}] program = ..."
+    fix = f"see what `{command}` prints; or {by_path}; or {install(engine, program)}"
+    return Fixable("WB-ENGINE-08", f"{engine}: nobody can tell which version {program.path} is", why=why, fix=fix)
 
 
 def _file(path: str) -> str | None:
@@ -145,12 +159,13 @@ class _Said(NamedTuple):
     trouble: str | None  # what went wrong
 
 
-def _said(program: Program) -> _Said:
+def _said(program: Program, within: Within) -> _Said:
     """Its answer, from an environment that knows nothing of the operator; nothing of it is left. OSError."""
     with _empty_folder() as home:
         child = subprocess.Popen(
-            (program.path, *program.asks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            cwd="/", env={"PATH": program_path(os.environ), "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"},
+            within.wrap((program.path, *program.asks), home),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
+            env={"PATH": program_path(os.environ), "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"},
             start_new_session=True)  # fmt: skip
         with child:
             try:

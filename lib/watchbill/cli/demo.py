@@ -188,7 +188,7 @@ def _work(played: Played) -> list[str]:
     isolation = _isolation(played.whole)
     if isolation == "none":
         return [*out, "  NOT isolated: neither bubblewrap nor Landlock is to be had here (apt install bubblewrap)"]
-    return [*out, f"  agent and checks ran isolated by {isolation}, without any credential"]
+    return [*out, f"  agent and checks ran isolated by {isolation}; nothing that they start sees a credential"]
 
 
 def _checked(played: Played, kind: str, word: str) -> list[str]:

@@ -28,7 +28,7 @@ from watchbill.engines.base import Engine, Launch, Limits, Program, Task
 from watchbill.errors import Fixable
 from watchbill.home import Home, find_home
 from watchbill.isolation import bwrap, landlock, probe
-from watchbill.isolation.base import program_path
+from watchbill.isolation.base import Jail, program_path
 from watchbill.isolation.probe import Tried
 from watchbill.ledger import db
 from watchbill.outcomes import EXIT
@@ -190,7 +190,7 @@ def _engine(host: Host, name: str, options: str, agents: tuple[str, ...]) -> Ite
         task = _task(host, json.loads(options))
         program = engine.program(task)
         if program is not None:
-            yield Finding("engines", subject, "ok", f"{program.path} is version {_version(name, program)}")
+            yield Finding("engines", subject, "ok", f"{program.path} is version {_version(host, name, program)}")
         key = credential.of(engine, task.options, os.environ)
         launch = engine.launch(task._replace(key=key))
     except Fixable as problem:
@@ -212,9 +212,12 @@ def _task(host: Host, options: Mapping[str, Any]) -> Task:
     )
 
 
-def _version(name: str, program: Program) -> str:
+def _version(host: Host, name: str, program: Program) -> str:
     """Fixable as versions.check. What is remembered is not believed here: who asks the doctor wants to know."""
-    return versions.accept(name, program, versions.ask(name, program))
+    layer = isolation.choose("auto")
+    hidden = (os.path.expanduser("~"), host.home.root)
+    within = versions.Within(layer.name, lambda argv, home: layer.wrap(Jail("/", (home,), (), hidden), argv))
+    return versions.accept(name, program, versions.ask(name, program, within))
 
 
 def _where(engine: Engine, options: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ from watchbill.practice import server
 from watchbill.practice.server import Practice
 from watchbill.roster import compile_roster
 
+#: As long as a run may take here: a login that ends before is none.
+_LONG = Limits(1500.0)
 #: The person on this stage, and the account that the fleet acts as.
 PERSON, BOT = "you", "watchbill-bot"
 LABELS = [
@@ -135,7 +137,7 @@ def engine_map(name: str, more: Mapping[str, Any]) -> dict[str, Any]:
     if engine.endpoint and os.environ.get(engine.endpoint):
         found["env"] = {engine.endpoint: os.environ[engine.endpoint]}
     with tempfile.TemporaryDirectory(prefix="watchbill-") as nowhere:
-        task = Task("", nowhere, "", nowhere, nowhere, "", found.get("model"), found, found.get("env", {}), Limits(1))
+        task = Task("", nowhere, "", nowhere, nowhere, "", found.get("model"), found, found.get("env", {}), _LONG)
         program = engine.program(task)
         if program is not None:
             versions.accept(name, program, versions.ask(name, program))

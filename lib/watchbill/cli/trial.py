@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer))
     else:
-        print("\n".join(_lines(answer)))
+        print("\n".join(_lines(args, answer)))
     return told.status
 
 
@@ -184,7 +184,7 @@ def _reason(answer: dict[str, Any]) -> str:
     return said.partition(";")[0] if answer["outcome"] in ("held", "unauthorized") else said
 
 
-def _lines(answer: dict[str, Any]) -> list[str]:
+def _lines(args: argparse.Namespace, answer: dict[str, Any]) -> list[str]:
     near = os.path.relpath(answer["repo"])
     repo = shlex.quote(answer["repo"] if near.startswith("..") else near)
     landed = answer["branch"] is not None
@@ -206,7 +206,8 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     if answer["cost_usd"] is not None:
         out.append(f"  cost: {money.usd(round(answer['cost_usd'] * money.MICRO))} ({answer['cost_basis']})")
     if answer["isolation"] == "none":
-        out.append("  NOT isolated: neither bubblewrap nor Landlock is to be had here")
+        why = ", as you asked" if args.isolation == "none" else ": neither bubblewrap nor Landlock is to be had here"
+        out.append(f"  NOT isolated{why}")
     if answer["kept"]:
         kept = answer["kept"]
         out.append(f"  the work is kept; to have it: git -C {repo} fetch {shlex.quote(kept['mirror'])} {kept['ref']}")

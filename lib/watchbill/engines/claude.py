@@ -197,21 +197,22 @@ def _credential(task: Task) -> tuple[dict[str, bytes], bool]:
             return {}, bool(task.env.get("CLAUDE_CODE_OAUTH_TOKEN"))
         raise _unauthorized("nothing names a key, and it has not logged in on this host")
     if key.startswith("{"):
-        key = _access_token(key)
+        key = _access_token(key, max(_RENEWED_S, task.limits.wall_s))
     elif not key.startswith("sk-ant-oat"):
         return {"CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR": key.encode("utf-8", "surrogateescape")}, False
     return {"CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR": key.encode("utf-8", "surrogateescape")}, True
 
 
-def _access_token(login: str) -> str:
+def _access_token(login: str, needed_s: float) -> str:
     """The token of a login that the program keeps; never the one by which it is renewed, that would end the login."""
     kept = command.as_object(login.encode("utf-8", "replace")).get("claudeAiOauth")
     token = kept.get("accessToken") if isinstance(kept, dict) else None
     if not isinstance(kept, dict) or not isinstance(token, str) or not token.strip():
         raise _unauthorized("its login on this host holds no access token")
     ends = command.number(kept.get("expiresAt"), 10**14)  # milliseconds
-    if ends is not None and ends / 1000 <= time.time() + _RENEWED_S:
-        raise _unauthorized("its login on this host has expired, and only the program itself can renew it")
+    if ends is not None and ends / 1000 <= time.time() + needed_s:
+        why = "its login on this host has expired, or would before the run is over; only the program can renew it"
+        raise _unauthorized(why)
     return token.strip()
 
 

@@ -84,6 +84,7 @@ _OFF = (
     "tool_suggest", "unbounded_connection_retries")  # fmt: skip
 _SETTINGS: Mapping[str, Any] = {
     "allow_login_shell": False,  # /etc/profile would set another PATH
+    "agents": {"enabled": False},  # each would ask its model beside the others, and be metered by nobody in time
     "analytics": {"enabled": False},
     "approval_policy": "never",
     "check_for_update_on_startup": False,
@@ -223,10 +224,10 @@ def _credential(task: Task) -> _Credential:
     key = (task.key or next((task.env[one] for one in variables if task.env.get(one)), "")).strip()
     if not key:
         raise _unauthorized("nothing names a key, and it has not logged in on this host")
-    return _of_login(key) if key.startswith("{") else _Credential(key)
+    return _of_login(key, task.limits.wall_s) if key.startswith("{") else _Credential(key)
 
 
-def _of_login(text: str) -> _Credential:
+def _of_login(text: str, wall_s: float) -> _Credential:
     """What ~/.codex/auth.json holds. Never the token by which it is renewed: to use that up would end the login."""
     login = command.as_object(text.encode("utf-8", "replace"))
     key, tokens = login.get("OPENAI_API_KEY"), login.get("tokens")
@@ -236,8 +237,9 @@ def _of_login(text: str) -> _Credential:
     if not isinstance(tokens, dict) or not isinstance(token, str) or not token.strip():
         raise _unauthorized("its login on this host holds no access token")
     ends = command.number(_claims(token).get("exp"), 10**11)
-    if ends is not None and ends <= time.time() + 60:
-        raise _unauthorized("its login on this host has expired, and only the program itself can renew it")
+    if ends is not None and ends <= time.time() + wall_s:
+        why = "its login on this host has expired, or would before the run is over; only the program can renew it"
+        raise _unauthorized(why)
     about = _claims(tokens.get("id_token")).get("https://api.openai.com/auth")
     account = tokens.get("account_id") or (about.get("chatgpt_account_id") if isinstance(about, dict) else None)
     return _Credential(token.strip(), account if isinstance(account, str) else None, plan=True)

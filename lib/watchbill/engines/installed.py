@@ -32,8 +32,10 @@ def find(engine: str, task: Task) -> str:
     real = os.path.realpath(found)
     if real.endswith(".js") and engine == "codex":
         return _behind_npm(engine, found, real)
-    # Where a link lies is no place that a jail need show. Not behind a version manager's shim, which asks for its name.
-    return real if engine in real and _native(real) else found
+    # Where a link lies is no place that a jail need show. But a version manager's shim goes by the name it is called by;
+    # the program itself says its own near the end of its path (claude/versions/2.1.329, claude-code/bin/claude.exe).
+    its_own = any(engine in part for part in real.split(os.sep)[-3:])
+    return real if its_own and _native(real) else found
 
 
 def _behind_npm(engine: str, found: str, script: str) -> str:

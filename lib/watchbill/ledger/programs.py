@@ -10,7 +10,7 @@ from watchbill.ledger.db import Ledger
 class Known(NamedTuple):
     """One row."""
 
-    path: str  # as it is started
+    path: str  # as it is started; with the layer of isolation before it, where that is one
     file: str  # which file that was: another one is asked again
     version: str  # dotted, as it was printed
     asked_at: int  # UTC epoch seconds
