@@ -119,7 +119,7 @@ def test_caps_in_tokens_or_turns_alone_are_charged_when_an_engine_says_nothing(
     books = Books(tmp_path)
     f = books.session(books.begun(held=held))
     tariff = Tariff(lambda *_: pytest.fail("no tokens"), None, 0, held.get("usd", 0), len(held) > 1, policy)
-    bill = final(command, None, tariff, turns=0, cut_short=False)
+    bill = final(command, None, tariff, cut_short=False)
     f.result = MUTE._replace(cost_micro=bill.micro, basis=bill.basis)
     charge = billing.of(f)
     assert charge.basis == basis
@@ -184,3 +184,33 @@ def test_what_an_engine_claims_to_have_used_is_bounded(tmp_path: Path) -> None:
             meters.put(books.ledger, Meter(id, bill.micro, usage.tokens, usage.turns, bill.basis, 100))
             assert reservations.settle(books.ledger, id, used, bill.basis, 110)
     assert reservations.spent(books.ledger, "fleet_day", "fleet", "d1", "usd").settled == 50 * MOST_MICRO
+
+
+TURNED_AWAY = MUTE._replace(verdict="rate_limited", basis="engine")
+
+
+@pytest.mark.parametrize(
+    ("result", "used"),
+    [
+        (TURNED_AWAY, (0, 0, 0)),
+        (TURNED_AWAY._replace(verdict="auth", basis="priced"), (0, 0, 0)),
+        (TURNED_AWAY._replace(verdict="context", usage=Usage(900, 0, 2, 40), cost_micro=40), (40, 900, 2)),
+        (TURNED_AWAY._replace(cost_micro=DOLLAR, basis="reservation"), (DOLLAR, 1000, 10)),  # its files were not read
+        (MUTE._replace(verdict="crash", usage=Usage(cost_micro=0), basis="engine"), (0, 0, 0)),  # a 400, a 404
+        (MUTE._replace(verdict="crash", cost_micro=DOLLAR, basis="reservation"), (DOLLAR, 1000, 10)),
+    ],
+    ids=["limited", "refused", "answered before", "nobody knows", "said nothing", "crashed"],
+)
+def test_who_was_turned_away_at_once_is_charged_nothing_in_any_unit(
+    tmp_path: Path, result: Result, used: tuple[int, int, int]
+) -> None:
+    """Four canaries of a limited account, of no cost, used up a day of 200,000 tokens, and an issue's lifetime.
+
+    Broken once: no tokens told were taken for tokens that nobody measured; (0, 1000, 10) of the first.
+    """
+    books = Books(tmp_path)
+    f = books.session(books.begun(held={"usd": DOLLAR, "tokens": 1000, "turns": 10, "firings": 1}))
+    f.result = result
+    charge = billing.of(f)
+    assert tuple(charge.used[unit] for unit in ("usd", "tokens", "turns")) == used
+    assert charge.used["firings"] == 1

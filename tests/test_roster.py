@@ -399,3 +399,56 @@ def test_any_text_is_read_or_refused_in_words(tmp_path_factory: pytest.TempPathF
     except RosterErrors as error:
         refused = error.problems
     assert all(line.startswith("agents/bosun.md:") for line in refused)
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ('ANTHROPIC_API_KEY = "sk-ant-api03-x"', ["ANTHROPIC_API_KEY", "looks like a secret", 'key = "file:/path"']),
+        ('GITHUB_TOKEN = "ghp_x"', ["GITHUB_TOKEN", "looks like a secret"]),
+        ('db_password = "x"', ["db_password", "looks like a secret"]),
+        ('"A=B" = "x"', ["A=B", "is no name and text of an environment"]),
+        ('"" = "x"', ["is no name and text of an environment"]),
+        ('A = "x\\u0000y"', ["env.A", "is no name and text of an environment"]),
+        ("A = 1", ["env", "must be a map of names to text"]),
+    ],
+)
+def test_an_engines_environment_holds_no_secret_and_nothing_that_a_process_cannot_have(
+    home: Path, env: str, words: list[str]
+) -> None:
+    """A key there was in the environment of every tool, and in roster.json; `A=B` or a NUL ended each firing as a bug,
+    after it had claimed an issue. Broken once: any map of text passed; each of these was a roster without a problem."""
+    (home / "fleet.toml").write_text(FLEET + f"[engines.claude]\nenv = {{{env}}}\n")
+    (problem,) = problems(home)
+    assert problem.startswith("fleet.toml:4: engines.claude.env"), problem
+    assert [word for word in words if word not in problem] == []
+
+
+def test_an_engines_environment_may_hold_what_is_no_secret(home: Path) -> None:
+    """Numbers about tokens, and names emptied so that nothing of theirs is inherited."""
+    env = '{MAX_THINKING_TOKENS = "8000", ANTHROPIC_AUTH_TOKEN = "", ANTHROPIC_BASE_URL = "https://llm.example.com"}'
+    (home / "fleet.toml").write_text(FLEET + f"[engines.claude]\nenv = {env}\n")
+    assert read_roster(str(home)).fleet.engines["claude"]["env"]["MAX_THINKING_TOKENS"] == "8000"
+
+
+@pytest.mark.parametrize(("tools", "meant"), [("read, edit", "Read"), ("Read, Raed", "Read"), ("[Bash, webfetch]", "WebFetch")])
+def test_a_tool_that_is_nearly_one_is_said(home: Path, tools: str, meant: str) -> None:
+    """Claude Code takes `read` for no tool at all: the model had none, and each firing was paid for and did nothing.
+
+    Broken once: any word passed.
+    """
+    agent(home, "description: Implements.\n", f"description: Implements.\ntools: {tools}\n")
+    (problem,) = problems(home)
+    assert problem.startswith("agents/bosun.md:4: tools")
+    assert f"did you mean {meant!r}?" in problem
+
+
+def test_tools_that_are_known_or_of_somebody_else_pass(home: Path) -> None:
+    agent(home, "description: Implements.\n", "description: Implements.\ntools: Read, NotebookEdit, KillShell, mcp__db__query\n")
+    assert read_roster(str(home)).agents["bosun"].tools == ("Read", "NotebookEdit", "KillShell", "mcp__db__query")
+
+
+def test_the_compiled_roster_is_for_its_owner_alone(home: Path) -> None:
+    """It repeats all of fleet.toml, which may be 0600 for a reason. Broken once: 0644 by the umask."""
+    compile_roster(str(home))
+    assert (home / "roster.json").stat().st_mode & 0o777 == 0o600

@@ -80,7 +80,7 @@ def test_no_run_is_free_because_it_could_not_be_measured(
     """Whatever it said: at least that much; having said nothing, all that was reserved, unless the operator says so."""
     used = Usage(tokens, 0, 1, cost, ((None, Tokens(tokens)),) if tokens else ())
     tariff = TARIFF._replace(reserved_micro=reserved, unmeasured=policy)
-    charged = bill.final(command, bill.so_far(used, tariff), tariff, turns=used.turns, cut_short=cut_short)
+    charged = bill.final(command, bill.so_far(used, tariff), tariff, cut_short=cut_short)
     if used.measured:
         assert charged.micro >= (cost or 0) + tokens
     elif policy != "allow-and-alert":
@@ -111,3 +111,15 @@ def test_what_only_files_say_is_believed_up_to_twice_what_was_reserved(tmp_path:
     price = functools.partial(bill.so_far, tariff=TARIFF)
     assert bill.fuller(Usage(cost_micro=5), written, price, working=False).cost_micro == 5
     assert bill.fuller(Usage(cost_micro=5), written, price, working=True) == written
+
+
+def test_what_was_under_way_may_cost_more_than_all_before_it(tmp_path: Path) -> None:
+    """Six requests that came from the cache, and a seventh that has to write all of it anew: a long tool is enough.
+
+    Broken once: twice the average of its requests, $0.088 was charged of the $0.317 that the provider billed.
+    """
+    tariff = TARIFF._replace(request_micro=500_000, reserved_micro=10**6)
+    path = log(tmp_path, *(usage(cost_usd=0.01) for _ in range(6)))
+    assert bill.of_the_dead(command, path, str(tmp_path), None, tariff)[0] == Bill(60_000 + 500_000, "stream")
+    heard = bill.so_far(bill.replayed(command, path), tariff)
+    assert bill.final(command, heard, tariff, cut_short=True) == Bill(60_000 + 500_000, "stream")

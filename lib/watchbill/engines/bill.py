@@ -115,18 +115,11 @@ def total(usage: Usage) -> Tokens:
     return functools.reduce(Tokens.plus, (tokens for _, tokens in usage.unpriced), NOTHING)
 
 
-def one_more(measured: Bill, turns: int, tariff: Tariff) -> int:
-    """What a request may cost that was under way when a run was cut short: twice what its requests cost on average,
-    for each has more to read than the last; at most what one can cost at all, and that where none was answered yet."""
-    return min(tariff.request_micro, -(-2 * measured.micro // turns)) if turns else tariff.request_micro
-
-
 def final(
     engine: Engine,
     measured: Bill | None,
     tariff: Tariff,
     *,
-    turns: int,
     cut_short: bool,
     plan: bool = False,
     unanswered: bool = False,
@@ -142,7 +135,7 @@ def final(
             return Bill(0, "unmeasured")
         return Bill(tariff.reserved_micro, "reservation")
     if cut_short and tariff.request_micro:
-        return Bill(measured.micro + one_more(measured, turns, tariff), "stream")
+        return Bill(measured.micro + tariff.request_micro, "stream")
     return measured._replace(basis="notional") if plan and measured.basis in ("engine", "priced") else measured
 
 
@@ -162,7 +155,7 @@ def of_the_dead(
     if not found:
         return None, usage
     bill, basis = max(found, key=lambda pair: pair[0].micro)
-    return Bill(bill.micro + one_more(bill, usage.turns, tariff), basis), usage
+    return Bill(bill.micro + tariff.request_micro, basis), usage
 
 
 def replayed(engine: Engine, log: str, before: Usage = UNUSED) -> Usage:

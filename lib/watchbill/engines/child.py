@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ _KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 _SUBREAPER = 36
 _SWEEP_S = 15.0  # longer than the keeper's own patience
 _PIPE = 16 << 10  # what macOS gives a pipe; Linux gives 64 KiB
+_HIGH = 64  # scripts that node runs hand on no descriptor below 16, nor those that follow without a gap (libuv)
 _LETTERS = {"SIGINT": b"I", "SIGTERM": b"T", "SIGKILL": b"K"}
 
 
@@ -152,4 +154,6 @@ def _full_pipe(content: bytes) -> int:
     reading, writing = os.pipe()
     os.write(writing, content)
     os.close(writing)
-    return reading
+    high = fcntl.fcntl(reading, fcntl.F_DUPFD, _HIGH)
+    os.close(reading)
+    return high

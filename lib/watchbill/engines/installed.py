@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import platform
 
 from watchbill.engines.base import Task
 from watchbill.engines.command import find_program
@@ -33,9 +34,9 @@ def find(engine: str, task: Task) -> str:
     if real.endswith(".js") and engine == "codex":
         return _behind_npm(engine, found, real)
     # Where a link lies is no place that a jail need show. But a version manager's shim goes by the name it is called by;
-    # the program itself says its own near the end of its path (claude/versions/2.1.329, claude-code/bin/claude.exe).
-    its_own = any(engine in part for part in real.split(os.sep)[-3:])
-    return real if its_own and _native(real) else found
+    # the path of the program itself says its name (claude/versions/2.1.329, claude-code/bin/claude.exe).
+    beyond = set(real.split(os.sep)) - set(os.path.dirname(os.path.abspath(found)).split(os.sep))
+    return real if any(engine in part for part in beyond) and _native(real) else found
 
 
 def _behind_npm(engine: str, found: str, script: str) -> str:
@@ -43,7 +44,7 @@ def _behind_npm(engine: str, found: str, script: str) -> str:
     folder = os.path.dirname(os.path.dirname(script))
     while folder != os.path.dirname(folder):
         for pattern in ("node_modules/@openai/codex-*/vendor/*/bin/codex", "vendor/*/bin/codex"):
-            for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern))):
+            for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern)), key=_of_others):
                 if os.access(path, os.X_OK) and _native(path):
                     return os.path.realpath(path)
         folder = os.path.dirname(folder)
@@ -53,6 +54,12 @@ def _behind_npm(engine: str, found: str, script: str) -> str:
         why=f"{script} starts another program, and that is nowhere beside it",
         fix=f"npm install -g {PACKAGES[engine]}, with its optional packages; or {_by_path(engine)}",
     )
+
+
+def _of_others(path: str) -> bool:
+    """Whether it is for another kind of machine, as it may lie beside ours on a disk that several share."""
+    machine = {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    return not os.path.basename(os.path.dirname(os.path.dirname(path))).startswith(machine)
 
 
 def _by_path(engine: str) -> str:

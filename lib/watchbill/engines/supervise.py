@@ -86,7 +86,6 @@ def run(
         engine,
         ear.bill,
         tariff,
-        turns=ear.usage.turns,
         cut_short=stop is not None and ear.working and not refused,
         plan=launch.plan,
         unanswered=ear.reads_files and refused,
