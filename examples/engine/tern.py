@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from watchbill.engines.base import Conversation, Event, Launch, Program, Silent, Task, Tokens, Transcript, Usage
-from watchbill.engines.command import as_object, find_program, number, with_tokens
+from watchbill.engines.command import as_bytes, as_object, find_program, number, with_tokens
 from watchbill.errors import Fixable
 
 name = "examples.engine.tern"
@@ -26,7 +26,7 @@ has_budget = False
 headroom_micro = 560_000
 unmetered_basis = "ceiling"
 silence_s: float | None = 600.0
-logins: tuple[str, ...] = ("file:~/.config/tern/key",)
+logins: tuple[str, ...] = ()
 guides: tuple[str, ...] = ("AGENTS.md",)
 variables: tuple[str, ...] = ("TERN_KEY",)
 endpoint: str | None = None
@@ -38,12 +38,17 @@ _MOST_TOKENS, _MOST_EPOCH, _MOST_USD = 10**10, 10**11, 10**5
 def launch(task: Task) -> Launch:
     """Its key goes through a pipe, because its tools see its environment; nothing on argv, which everybody sees."""
     if not (task.key or "").strip():
-        raise Fixable("WB-TERN-01", "engine tern: there is no key", why="neither `key` nor ~/.config/tern/key has one",
-                      fix="put it into ~/.config/tern/key, mode 600", outcome="unauthorized")  # fmt: skip
+        raise Fixable(
+            "WB-TERN-01",
+            "engine tern: there is no key",
+            why="nothing names one",
+            fix='[engines."examples.engine.tern"] key = "file:~/.config/tern/key"',
+            outcome="unauthorized",
+        )
     words = [_program(task), "--json", "--no-project-config"]
     words += ["--model", task.model] if task.model else []
     brief = f"{task.guidance}\n\n{task.brief}" if task.guidance else task.brief
-    given = brief.encode("utf-8", "surrogateescape")
+    given = as_bytes(brief)
     return Launch(tuple(words), {}, given, pipes={"TERN_KEY_FD": str(task.key).encode()}, sealed=True)
 
 

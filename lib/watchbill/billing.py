@@ -11,7 +11,6 @@ from watchbill.compiled import Compiled, Use
 from watchbill.engines import bill
 from watchbill.engines.base import Engine, Usage
 from watchbill.engines.bill import Bill, Tariff
-from watchbill.engines.listener import REFUSED
 from watchbill.errors import Fixable
 from watchbill.home import Home
 from watchbill.ledger import firings, meters, reservations, steps
@@ -39,8 +38,7 @@ def of(f: Firing) -> Charge:
     """Of a firing that ends by itself."""
     if f.result is not None:
         charged = Bill(f.result.cost_micro, f.result.basis)
-        unanswered = f.result.verdict in REFUSED and not (charged.micro or f.result.usage.tokens)
-        return _in_every_unit({} if unanswered else _reserved(f.ledger, f.id), charged, f.result.usage)
+        return _in_every_unit(_reserved(f.ledger, f.id), charged, f.result.usage)
     if not f.engine_started:
         return _NOT_STARTED
     row = firings.get(f.ledger, f.id)  # something broke while the engine ran
@@ -97,8 +95,9 @@ def _use(roster: Compiled | None, row: firings.Firing) -> Use | None:
 
 
 def _in_every_unit(held: Mapping[str, int], cost: Bill, usage: Usage) -> Charge:
-    """Tokens and turns that were not told are charged as they were reserved, like dollars."""
-    free = cost.basis in ("free", "unmeasured")
+    """Tokens and turns that were not told are charged as reserved, like dollars. A nothing can be told, too."""
+    nothing = cost.micro == 0 and usage.turns == 0 and cost.basis in ("engine", "notional", "priced")
+    free = nothing or cost.basis in ("free", "unmeasured")
     tokens = usage.tokens if usage.tokens or free else held.get("tokens", 0)
     turns = usage.turns if usage.turns or free else held.get("turns", 0)
     return Charge({"usd": cost.micro, "tokens": tokens, "turns": turns, "firings": 1}, cost.basis)

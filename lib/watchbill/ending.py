@@ -36,7 +36,8 @@ def of(f: Firing, error: Exception) -> Ending:
         return error.ending
     if isinstance(error, Fixable):
         f.note(str(error))
-        return Ending(error.outcome, f"{error.what}" + (f" (fix: {error.fix})" if error.fix else ""), error.id)
+        why = f": {error.why}" if error.why else ""
+        return Ending(error.outcome, f"{error.what}{why}" + (f" (fix: {error.fix})" if error.fix else ""), error.id)
     if isinstance(error, RateLimited):
         kind = "secondary" if error.secondary else "primary"
         return Ending(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from watchbill import claim, effects, evidence, fitness, money, pill, sessions, task, versions, worktree
 from watchbill.clock import moment
@@ -208,7 +209,14 @@ def _ended(f: Firing, result: Result) -> Ended:
     why = f"{name}: {how} after {result.duration_s:.0f} s"
     if result.exit_status is not None and result.verdict == "crash":
         why += f", exit status {result.exit_status}"
+        if not result.usage.tokens and result.message:  # no model has spoken yet: these are the program's own words
+            why += f": {_plain(f.redact(result.message))}"
     return Ended("engine_failed", why, f"engine-{result.verdict.replace('_', '-')}")
+
+
+def _plain(text: str) -> str:
+    """One line of it, with nothing that a page would make more of."""
+    return re.sub(r"[^\w .,:;/()'=-]+", " ", " ".join(text.split()))[:160].strip()
 
 
 def called_off(f: Firing) -> Ended:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -70,9 +71,9 @@ class Ports:
             held += secrets.within(self.key)
         return tuple(held)
 
-    def secret_files(self) -> tuple[str, ...]:
-        """Files that hold credentials: an engine may not even read them."""
-        keys = [str(table.get("key", "")) for table in (*self.fleet.engines.values(), self.agent.engine)]
+    def secret_files(self, *others: Mapping[str, Any]) -> tuple[str, ...]:
+        """Files that hold credentials: an engine may not even read them. `others`: further agents' `engine:` maps."""
+        keys = [str(table.get("key", "")) for table in (*self.fleet.engines.values(), self.agent.engine, *others)]
         references = [self.fleet.auth.removeprefix("token:"), *keys]
         return tuple(os.path.abspath(os.path.expanduser(reference.removeprefix("file:")))
                      for reference in references if reference.startswith("file:"))  # fmt: skip

@@ -97,6 +97,10 @@ def _check_money(source: Source, here: Path, key: str, value: object) -> None:
         source.add(here, str(bad))
 
 
+#: What no operator's `env` may say.
+_OURS = r"HOME|TMPDIR|XDG_\w+|GIT_\w+|WATCHBILL_\w+|CLAUDE_CONFIG_DIR|CLAUDE_CODE_TMPDIR|CODEX_HOME"
+
+
 def _check_env(source: Source, here: Path, value: object) -> None:
     """Names and texts that a process can be given, and no secret: tools see an engine's environment."""
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
@@ -105,6 +109,10 @@ def _check_env(source: Source, here: Path, value: object) -> None:
     for name, text in value.items():
         if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None or "\0" in text:
             source.add((*here, name), "is no name and text of an environment; right would be: ANTHROPIC_BASE_URL")
+        elif re.fullmatch(_OURS, name):
+            source.add((*here, name), "is for Watchbill to say: each run has its own")
+        elif re.search(r"://[^/@\s]*:[^/@\s]+@|(?i:authorization *:)", text):
+            source.add((*here, name), "holds a password, which every tool of the engine would see")
         elif re.search(r"(?i)KEY|TOKEN|SECRET|PASSWORD", name) and text and not re.fullmatch(r"[0-9]{1,9}", text):
             source.add((*here, name), "looks like a secret, which every tool of the engine would see; right would be:"
                        ' key = "file:/path"')  # fmt: skip

@@ -88,4 +88,5 @@ def jail(f: Firing, workdir: str, home: str, tmp: str) -> Jail:
 
 
 def _hidden(f: Firing) -> tuple[str, ...]:
-    return (os.path.expanduser("~"), f.ports.home.root, *f.ports.secret_files())
+    others = (agent.engine for agent in f.roster.agents.values())  # the key of none of them, whoever runs here
+    return (os.path.expanduser("~"), f.ports.home.root, *f.ports.secret_files(*others))

@@ -164,15 +164,11 @@ def test_a_login_of_the_engines_own_is_named_and_not_shown(desk: Desk, own_world
     assert KEY not in said
 
 
-@pytest.mark.parametrize(
-    ("tmp", "wrong"), [("/", True), ("{home}", True), ("{home}/wor", False), ("/var/tmp", False), (None, False)]
-)
-def test_codex_with_its_home_below_its_tmp_is_a_trap(desk: Desk, tmp: str | None, wrong: bool) -> None:
-    """Its tools would fail one by one, and the run end well. Broken once: compared as text, /fleet/wor had it."""
+def test_codex_with_its_home_below_its_tmp_is_a_trap(desk: Desk) -> None:
+    """Its tools would fail one by one, and the run end well: where its HOME and TMPDIR are, no `env` says."""
     desk.program("codex", "echo codex-cli 0.169.0")
-    env = f'env = {{TMPDIR = "{tmp.format(home=desk.home)}"}}\n' if tmp else ""
-    desk.fleet(f'[engines.codex]\nkey = "file:{desk.key()}"\n{env}', bosun={"use": "codex"})
-    assert (("codex (bosun)", "wrong", "WB-DOCTOR-01") in desk.found("engines")) == wrong
+    desk.fleet(f'[engines.codex]\nkey = "file:{desk.key()}"\nenv = {{TMPDIR = "/"}}\n', bosun={"use": "codex"})
+    assert (str(desk.home), "wrong", "WB-ROSTER-01") in desk.found("fleet")
 
 
 @pytest.mark.parametrize("what", ["roster", "ledger"])
@@ -265,3 +261,41 @@ def test_in_a_pipe_and_on_a_terminal(desk: Desk) -> None:
     assert done.returncode == 78
     assert said.startswith(b"CHECK ")
     assert words.decode() == "1 thing is wrong\n"
+
+
+def test_an_engine_that_nobody_runs_on_yet_is_looked_at_with_its_own_table(desk: Desk) -> None:
+    """`program` and `key` of [engines.codex], before an agent is written for it.
+
+    Broken once: looked at without its table; "nothing names a key", and to name one was the fix, which had been done.
+    """
+    desk.program("codex", "echo codex-cli 0.1")
+    other = desk.program("codex-of-mine", "echo codex-cli 0.169.0")
+    desk.fleet(f'[engines.codex]\nprogram = "{other}"\nkey = "file:{desk.key()}"\n', mate=python("pass"))
+    _, whole, _ = desk.asked()
+    told = [(one["state"], one["what"]) for one in whole["findings"] if one["subject"] == "codex"]
+    assert told == [("ok", f"{other} is version 0.169.0"), ("ok", f"its credential is there: file:{desk.root}/key")]
+
+
+@pytest.mark.parametrize(
+    ("auth", "id"),
+    [
+        ('auth = "gh"', "WB-SECRET"),  # gh is not installed here
+        ('auth = "token:env:NOBODY_HAS_SET_IT"', "WB-SECRET"),
+        ('auth = "token:file:/nowhere"', "WB-SECRET"),
+    ],
+)
+def test_a_credential_for_github_that_cannot_be_had_is_wrong(desk: Desk, auth: str, id: str) -> None:
+    """Every firing would end `unauthorized`. Broken once: "nothing is wrong", exit 0."""
+    desk.fleet(f"[github]\n{auth}\n", mate=python("pass"))
+    status, whole, _ = desk.asked()
+    (wrong,) = (one for one in whole["findings"] if one["subject"] == "GitHub")
+    assert (status, whole["ok"], wrong["state"], wrong["id"].startswith(id)) == (78, False, "wrong", True), wrong
+    assert wrong["fix"]
+
+
+def test_the_credential_for_github_is_named_and_not_shown(desk: Desk) -> None:
+    desk.fleet(mate=python("pass"))
+    status, whole, said = desk.asked()
+    (found,) = (one for one in whole["findings"] if one["subject"] == "GitHub")
+    assert (status, found["state"], found["what"]) == (0, "ok", f"its credential is there: file:{desk.root}/github")
+    assert "of nobody" not in said

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shlex
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from support.fleet import WATCHBILL
+from support.fleet import WATCHBILL, wait_for
 from support.forge import git
 from support.tree import picture
+from watchbill.cli import main
 
 
 @pytest.fixture
@@ -205,3 +210,66 @@ def test_an_engine_of_another_age_is_refused_at_once(project: Path, tmp_path: Pa
     assert "claude 1.0.44 is too old" in said
     assert "npm install -g" in said
     assert list(room.iterdir()) == []
+
+
+def stands_for_claude(installed: Path, text: str) -> None:
+    """It tells its version, and does this in place of any work."""
+    (installed / "claude").write_text(
+        f'#!/bin/sh\n[ "$*" = --version ] && {{ echo "2.1.329 (Claude Code)"; exit 0; }}\n{text}\n'
+    )
+
+
+def test_a_refused_key_is_said_as_it_is_here(project: Path, tmp_path: Path, installed: Path) -> None:
+    """No fleet is held: the home is thrown away, and the next `try` begins at once. `show` has what the engine said.
+
+    Broken once: "held until somebody says `watchbill resume --engine claude`", which here says that there is no fleet;
+    and what the server had answered was in no report but `--json`.
+    """
+    said = {"type": "assistant", "error": "authentication_failed", "message": {"content": [
+            {"type": "text", "text": "401: your key was revoked on Tuesday"}]}}  # fmt: skip
+    end = {"type": "result", "subtype": "success", "is_error": True, "api_error_status": 401, "total_cost_usd": 0}
+    stands_for_claude(installed, f"cat <<'E'\n{json.dumps(said)}\n{json.dumps(end)}\nE\nexit 1")
+    done = subprocess.run(
+        [sys.executable, WATCHBILL, "try", "--repo", str(project), "--issue", "x", "--engine", "claude"], text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path), "ANTHROPIC_API_KEY": "sk-ant-api03-x"}, capture_output=True,
+        check=False, stdin=subprocess.DEVNULL)  # fmt: skip
+    first, *rest = done.stdout.splitlines()
+    assert (done.returncode, first) == (77, "try: unauthorized: claude refused its credentials"), done
+    assert "resume" not in done.stdout + done.stderr
+    (home,) = (line.partition("evidence: ")[2] for line in rest if "evidence: " in line)
+    assert "| 401: your key was revoked on Tuesday" in printed(["--home", home, "show", the_firing(home)])
+
+
+def the_firing(home: str) -> str:
+    """The id of the only one there."""
+    with contextlib.closing(sqlite3.connect(os.path.join(home, "ledger.db"))) as ledger:
+        ((id,),) = ledger.execute("SELECT id FROM firings").fetchall()
+    return str(id)
+
+
+def printed(argv: list[str]) -> str:
+    """What a verb prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main.run(argv) == 0
+    return out.getvalue()
+
+
+def test_who_stops_it_is_told_where_to_look(project: Path, tmp_path: Path) -> None:
+    """What it cost, and where its work is kept: in a directory that nobody else names.
+
+    Broken once: `interrupted`, and nothing more.
+    """
+    marker = tmp_path / "begun"
+    command = [sys.executable, WATCHBILL, "try", "--repo", str(project), "--issue", "x", "--isolation", "none",
+               "--argv", f"sh -c 'echo half > half; echo > {marker}; exec sleep 60'"]  # fmt: skip
+    running = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**os.environ, "TMPDIR": str(tmp_path)}, stdin=subprocess.DEVNULL)  # fmt: skip
+    wait_for("the engine to be at work", marker.exists)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    (told,) = (line for line in said.splitlines() if line.startswith("try: stopped"))
+    named = [shlex.split(part.partition("watchbill ")[2]) for part in told.split("; ")]
+    _, spend, why = named
+    assert "1 unmeasured" in printed(spend)
+    assert f"refs/watchbill/kept/{the_firing(spend[1])}" in printed(why)

@@ -67,7 +67,7 @@ def test_the_traps_are_traps(tmp_path: Path, models: Models, snare: Snare, engin
     path, work, home = real.program(engine), tmp_path / "work", tmp_path / "home"
     assert path is not None
     repository(work, traps(snare, "PLANTED"))
-    url = models.script(says("done")).openai_url
+    url = models.script(says("done"), key=None).openai_url
     put(home, {".codex/config.toml": f'model_provider = "x"\n[projects."{work}"]\ntrust_level = "trusted"\n'
                f'[model_providers.x]\nname = "x"\nbase_url = "{url}"\nwire_api = "responses"\n'})  # fmt: skip
     argv = {"claude": [path, "-p", "hello"], "codex": [path, "exec", "hello"]}[engine]

@@ -26,10 +26,13 @@ def real_fleet(
     options: str = "",
     **more: Any,
 ) -> Iterator[Fleet]:
-    """bosun uses `engine`, whose key lies in a file outside the fleet's home. `options`: further lines of its table in
-    fleet.toml; `more`: further keys of bosun's own `watchbill:` map."""
+    """bosun uses `engine`, whose key lies in a file outside the fleet's home and is what its script expects.
+
+    `options`: further lines of its table in fleet.toml; `more`: further keys of bosun's own `watchbill:` map.
+    """
     file = root / "key-of-the-engine"
-    file.write_text(key or real.KEY[engine])
+    script.key = key or real.KEY[engine]
+    file.write_text(script.key)
     file.chmod(0o600)
     url = script.anthropic_url if engine == "claude" else script.openai_url
     toml = (

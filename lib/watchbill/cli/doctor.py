@@ -24,7 +24,7 @@ from watchbill import compiled, engines, isolation, secrets, versions
 from watchbill.cli import shared
 from watchbill.compiled import Compiled
 from watchbill.engines import credential
-from watchbill.engines.base import Engine, Launch, Limits, Program, Task
+from watchbill.engines.base import Engine, Limits, Program, Task
 from watchbill.errors import Fixable
 from watchbill.home import Home, find_home
 from watchbill.isolation import bwrap, landlock, probe
@@ -200,7 +200,6 @@ def _engine(host: Host, name: str, options: str, agents: tuple[str, ...]) -> Ite
         yield Finding("engines", subject, "ok", f"{launch.argv[0]} is there")
     if key is not None:
         yield Finding("engines", subject, "ok", f"its credential is there: {_where(engine, task.options)}")
-    yield from _traps(subject, state, task, launch)
 
 
 def _task(host: Host, options: Mapping[str, Any]) -> Task:
@@ -208,7 +207,7 @@ def _task(host: Host, options: Mapping[str, Any]) -> Task:
     root = os.path.join(host.home.worktrees, "doctor")
     env = options.get("env", {})
     return Task(
-        "", f"{root}/tree", "", f"{root}/home", f"{root}/tmp", "", options.get("model"), options, env, Limits(1)
+        "", f"{root}/tree", "", f"{root}/home", f"{root}/tmp", "", options.get("model"), options, env, Limits(1500)
     )
 
 
@@ -224,15 +223,6 @@ def _where(engine: Engine, options: Mapping[str, Any]) -> str:
     """Where it lies, and never what it is: also of a text that somebody put in place of a reference."""
     named = options.get("key")
     return str(named) if named is not None and secrets.problem_of(str(named)) is None else f"{engine.name}'s own login"
-
-
-def _traps(subject: str, state: str, task: Task, launch: Launch) -> Iterator[Finding]:
-    """Codex puts no helper programs below TMPDIR: in a CODEX_HOME there every command of its tools fails, silently."""
-    env = {"TMPDIR": task.tmp, **task.env, **launch.env}
-    inside = os.path.realpath(env.get("CODEX_HOME", "/"))
-    if inside.startswith(os.path.realpath(env["TMPDIR"]).rstrip("/") + "/"):
-        what = f"TMPDIR={env['TMPDIR']} has its CODEX_HOME in it: its tools would fail, and the run would look well"
-        yield Finding("engines", subject, state, what, "WB-DOCTOR-01", "take TMPDIR out of `env` of this engine")
 
 
 def layers(host: Host) -> Iterator[Finding]:

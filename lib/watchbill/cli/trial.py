@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         told = stage.fire(built, ["try"], progress=sys.stderr.isatty())[0]
     except (KeyboardInterrupt, SystemExit):
-        where = f"watchbill --home {shlex.quote(built.home.root)} why try"
-        print(f"try: stopped; what it cost, and where its work is kept: {where}", file=sys.stderr)
+        where = f"watchbill --home {shlex.quote(built.home.root)}"
+        print(f"try: stopped; what it cost: {where} spend; where its work is: {where} why try", file=sys.stderr)
         raise
     finally:
         built.practice.close()

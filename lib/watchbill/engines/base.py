@@ -159,6 +159,8 @@ class Event(NamedTuple):
     ok: bool | None = None  # final: did the engine call it a success
     trouble: str | None = None  # final: which of TROUBLE it ended with
     windows: tuple[Filled, ...] = ()
+    #: which request of its model this came of, or followed; by that is seen whether its files still tell of them all
+    request: str = ""
 
 
 #: What an engine can tell of its own trouble.
@@ -169,8 +171,9 @@ class Transcript(Protocol):
     """What an engine writes below its HOME while it runs; a session that remembers how far it has read."""
 
     def look(self) -> tuple[Event, ...]:
-        """What was written since the last look, as events; the usage in them is the total of all that was read, with
-        what was there before the run. In bounded time. Raises OSError or ValueError where it cannot be read just now.
+        """What was written since the last look, as events; none only when that was nothing. The usage in them is the
+        total of all that was read, with what was there before the run. In bounded time. Raises OSError or ValueError
+        where it cannot be read just now.
         """
 
 
@@ -195,7 +198,7 @@ class Engine(Protocol):
     #: seconds without a byte after which it hangs, unless the operator says otherwise; longer than its longest tool
     silence_s: float | None
     #: secret references (see `secrets.resolve`) to where its own login lies on this host, tried in this order when the
-    #: operator names no `key`
+    #: operator names no `key`; each a JSON object
     logins: tuple[str, ...]
     #: files of a repository in which it speaks to agents, the first that is there counts: shut off where the engine
     #: would read them from the worktree, and given as `Task.guidance`

@@ -82,10 +82,21 @@ def fuller(said: Usage, written: Usage, price: Callable[[Usage], Bill | None], *
     """
     if not written.measured or (said.cost_micro is not None and not working):
         return said
-    if not working and written.tokens >= said.tokens:
-        return written  # a last word without dollars is one sum of all requests, whatever model they went to
+    if not working:  # a last word without dollars is one sum of all requests, whatever model they went to
+        return _completed(written, total(said).less(total(written)))
     bills = [found.micro if (found := price(usage)) else 0 for usage in (said, written)]
     return said if (bills[0], said.tokens) > (bills[1], written.tokens) else written
+
+
+def _completed(written: Usage, rest: Tokens) -> Usage:
+    """What files have, and what they missed of the sum."""
+    if not (rest.input or rest.output):
+        return written
+    return written._replace(
+        input_tokens=written.input_tokens + rest.input,
+        output_tokens=written.output_tokens + rest.output,
+        unpriced=(*written.unpriced, (None, rest)),
+    )
 
 
 def believed(charged: Bill, tariff: Tariff) -> Bill:
@@ -121,11 +132,12 @@ def final(
     tariff: Tariff,
     *,
     cut_short: bool,
+    unseen: int = 0,
     plan: bool = False,
     unanswered: bool = False,
 ) -> Bill:
-    """What a run is charged that we saw end. `plan`: it draws on a subscription. `unanswered`: it was turned away, and
-    its own files, request by request, know of no answer."""
+    """What a run is charged that we saw end. `unseen`: requests that its files do not tell of. `plan`: it draws on a
+    subscription. `unanswered`: it was turned away, and its files, request by request, know of no answer."""
     if measured is None and unanswered:
         return Bill(0, "priced")
     if measured is None:
@@ -135,7 +147,7 @@ def final(
             return Bill(0, "unmeasured")
         return Bill(tariff.reserved_micro, "reservation")
     if cut_short and tariff.request_micro:
-        return Bill(measured.micro + tariff.request_micro, "stream")
+        return Bill(measured.micro + (1 + unseen) * tariff.request_micro, "stream")
     return measured._replace(basis="notional") if plan and measured.basis in ("engine", "priced") else measured
 
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping
 
 from watchbill import process
+from watchbill.engines.credential import MOST_BYTES
 from watchbill.engines.keeper import prctl
 from watchbill.errors import Fixable
 
 _KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 _SUBREAPER = 36
 _SWEEP_S = 15.0  # longer than the keeper's own patience
-_PIPE = 16 << 10  # what macOS gives a pipe; Linux gives 64 KiB
 _HIGH = 64  # scripts that node runs hand on no descriptor below 16, nor those that follow without a gap (libuv)
 _LETTERS = {"SIGINT": b"I", "SIGTERM": b"T", "SIGKILL": b"K"}
 
@@ -149,8 +149,8 @@ def _stream(sealed: bool) -> tuple[int, int]:
 
 def _full_pipe(content: bytes) -> int:
     """The reading end of a pipe that holds this, and then ends. ValueError for more than a pipe takes at once."""
-    if len(content) > _PIPE:
-        raise ValueError(f"{len(content)} bytes are more than a pipe of {_PIPE} takes")
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{len(content)} bytes are more than a pipe of {MOST_BYTES} takes")
     reading, writing = os.pipe()
     os.write(writing, content)
     os.close(writing)

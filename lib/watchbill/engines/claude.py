@@ -21,7 +21,7 @@ from decimal import Decimal
 
 from watchbill.engines import command
 from watchbill.engines.base import Conversation, Event, Launch, Program, Task, Transcript
-from watchbill.engines.claude_events import Written, read
+from watchbill.engines.claude_events import MOST_ANSWER, Written, read
 from watchbill.engines.installed import find
 from watchbill.engines.transcripts import newest
 from watchbill.errors import Fixable
@@ -85,7 +85,7 @@ _BOUNDED = {
     "BASH_DEFAULT_TIMEOUT_MS": "120000",
     "BASH_MAX_TIMEOUT_MS": "600000",
     "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "200000",
-    "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32000",
+    "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(MOST_ANSWER),
     "CLAUDE_CODE_MAX_RETRIES": "2",  # of ten, a refused key is tried for five minutes
 }
 #: With one of these among `env`, its credentials are the operator's own affair.
@@ -108,7 +108,7 @@ def launch(task: Task) -> Launch:
            "CLAUDE_CONFIG_DIR": os.path.join(task.home, _CONFIG), "CLAUDE_CODE_TMPDIR": task.tmp}  # fmt: skip
     # A first line that begins with a slash would be a command to the program, and nothing would reach the model.
     brief = f"Task:\n\n{task.brief}" if task.brief.lstrip().startswith("/") else task.brief
-    return Launch((find(name, task), *_words(task)), env, brief.encode("utf-8", "surrogateescape"),
+    return Launch((find(name, task), *_words(task)), env, command.as_bytes(brief),
                   pipes=pipes, sealed=True, plan=plan)  # fmt: skip
 
 

@@ -26,6 +26,8 @@ _MOST_MODELS = 32
 _MOST_NAME = 200
 #: Some models are dearer above 200,000 tokens of context; none takes as many as the last.
 _LENGTHS = (200_000, 10_000_000)
+#: Tokens of its longest answer (CLAUDE_CODE_MAX_OUTPUT_TOKENS, as `claude` sets it).
+MOST_ANSWER = 32_000
 _SYNTHETIC = "<synthetic>"  # the model of messages that the program wrote itself
 
 #: What it calls the trouble of a request, in `error` of a retry and of the message that tells of a failure.
@@ -71,7 +73,10 @@ def _system(said: Mapping[str, Any]) -> Event | None:
 
 def _message(said: Mapping[str, Any]) -> Event:
     trouble = _trouble(said.get("error"), said.get("api_error_status"))
-    return Event(trouble or "message", text="" if said.get("parent_tool_use_id") else _text(said.get("message")))
+    message, ours = said.get("message"), not said.get("parent_tool_use_id")
+    id = message.get("id") if ours and isinstance(message, dict) else None
+    request = id if isinstance(id, str) else ""
+    return Event(trouble or "message", text=_text(message) if ours else "", request=request)
 
 
 def _text(message: object) -> str:
@@ -217,6 +222,8 @@ class Written:
         for _, line in lines:
             if b'"assistant"' in line:  # not each result of a tool, megabytes of it
                 self._note(as_object(line))
+            elif b'"compact_boundary"' in line:
+                self._sum_up(as_object(line))
         return (Event("usage", usage=self._usage()),) if lines else ()
 
     def _note(self, said: Mapping[str, Any]) -> None:
@@ -231,6 +238,15 @@ class Written:
             self._messages.clear()
         named, before = self._messages.get(id, (model[:_MOST_NAME] if isinstance(model, str) else "", Tokens()))
         self._messages[id] = (named, Tokens(*map(max, before, _of_request(told))))
+
+    def _sum_up(self, said: Mapping[str, Any]) -> None:
+        """The request that summed up a conversation which grew too long is in no message: its length is told, and its
+        answer may be as long as `claude` lets one be."""
+        about, id = said.get("compactMetadata"), said.get("uuid")
+        before = number(about.get("preTokens"), _MOST_TOKENS) if isinstance(about, dict) else None
+        if said.get("subtype") == "compact_boundary" and isinstance(id, str) and before:
+            model = next((model for model, _ in reversed(self._messages.values())), "")
+            self._messages.setdefault(id, (model, Tokens(int(before), MOST_ANSWER)))
 
     def _summed(self) -> dict[tuple[str, int], Tokens]:
         sums = dict(self._sums)

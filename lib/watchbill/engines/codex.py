@@ -132,7 +132,7 @@ def launch(task: Task) -> Launch:
     return Launch(
         tuple(words),
         env,
-        brief.encode("utf-8", "replace"),
+        command.as_bytes(brief),
         pipes={_KEY: credential.token.encode("utf-8", "replace")},
         files={f"{HOME}/AGENTS.md": task.guidance.encode("utf-8", "replace")},  # also empty: its home has to be there
         sealed=True,

@@ -26,7 +26,6 @@ _MOST_TOKENS = 10**12
 _MOST_EPOCH = 10**11  # beyond: milliseconds, or nonsense
 _MOST_TEXT = 8000
 _MOST_ENTRIES = 64
-_MOST_READS = 8
 _LONGEST_WAIT = timedelta(days=32)
 #: Up to where some model has the lower of its prices; a request is counted among those of its class.
 _CLASSES = (128_000, 200_000, 272_000, 10_000_000)
@@ -75,8 +74,7 @@ def read(line: bytes, so_far: Usage) -> Event | None:
     kind = said.get("type")
     if kind == "item.completed":
         item = said.get("item")
-        text = item.get("text") if isinstance(item, dict) and item.get("type") == "agent_message" else None
-        return Event("message", text=text[:_MOST_TEXT]) if isinstance(text, str) else None
+        return _item(item) if isinstance(item, dict) else None
     if kind == "turn.completed":
         return Event("final", ok=True, usage=_of_the_run(said.get("usage"), so_far))
     if kind == "turn.failed":
@@ -85,6 +83,16 @@ def read(line: bytes, so_far: Usage) -> Event | None:
         until = _until(trouble, text)
         return Event("final", ok=False, text=text, trouble=trouble, until=until)
     return _error(_sentence(said)) if kind == "error" else None
+
+
+def _item(item: dict[str, Any]) -> Event | None:
+    """What the agent said, or a tool that has run: what follows that is another request."""
+    text, id = item.get("text"), item.get("id")
+    if item.get("type") == "agent_message" and isinstance(text, str):
+        return Event("message", text=text[:_MOST_TEXT])
+    if item.get("type") in ("command_execution", "file_change", "mcp_tool_call") and isinstance(id, str):
+        return Event("message", request=id)
+    return None
 
 
 def _error(text: str) -> Event | None:
@@ -125,13 +133,10 @@ class Rollouts:
         self._told_windows: dict[str, Filled] = {}
 
     def look(self) -> tuple[Event, ...]:
-        for _ in range(_MOST_READS):  # what a tool printed can be all that there is in one
-            lines = self._files.lines()
-            for path, line in lines:
-                if any(word in line for word in _TELLING):
-                    self._hear(path, as_object(line))
-            if not lines:
-                break
+        lines = self._files.lines()
+        for path, line in lines:
+            if any(word in line for word in _TELLING):
+                self._hear(path, as_object(line))
         events = []
         if self._begun or self._usage() != self._told:
             self._told, self._begun = self._usage(), False
@@ -142,7 +147,7 @@ class Rollouts:
         if self._trouble is not None:  # last: what is heard after it would mean that it went on
             events.append(self._trouble)
             self._trouble = None
-        return tuple(events)
+        return tuple(events) if events or not lines else (Event("message"),)
 
     def _usage(self) -> Usage:
         unpriced = tuple((model, tokens) for (model, _), tokens in self._entries.items())

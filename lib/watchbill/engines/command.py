@@ -66,7 +66,7 @@ def launch(task: Task) -> Launch:
         raise Fixable("WB-ENGINE-03", "engine command: argv is not a list of words",
                       why=f"it is {argv!r}", fix="engine: {use: command, argv: [program, argument, ...]}")  # fmt: skip
     program = find_program(words[0], task)
-    return Launch((program, *words[1:]), {}, task.brief.encode("utf-8", "surrogateescape"))
+    return Launch((program, *words[1:]), {}, as_bytes(task.brief))
 
 
 def find_program(word: str, task: Task) -> str:
@@ -119,6 +119,14 @@ def _window(said: dict[str, Any]) -> Event | None:
 
 def succeeded(exit_status: int, final: Event | None) -> bool:  # noqa: ARG001 - there is no final event
     return exit_status == 0
+
+
+def as_bytes(text: str) -> bytes:
+    """As it was, where it came from bytes that were no UTF-8; half of a character becomes a question mark."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def as_object(line: bytes) -> dict[str, Any]:

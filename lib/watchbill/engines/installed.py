@@ -33,8 +33,8 @@ def find(engine: str, task: Task) -> str:
     real = os.path.realpath(found)
     if real.endswith(".js") and engine == "codex":
         return _behind_npm(engine, found, real)
-    # Where a link lies is no place that a jail need show. But a version manager's shim goes by the name it is called by;
-    # the path of the program itself says its name (claude/versions/2.1.329, claude-code/bin/claude.exe).
+    # Where a link lies is no place that a jail need show. But a version manager's shim goes by the name it is called
+    # by; the path of the program itself says its name (claude/versions/2.1.329, claude-code/bin/claude.exe).
     beyond = set(real.split(os.sep)) - set(os.path.dirname(os.path.abspath(found)).split(os.sep))
     return real if any(engine in part for part in beyond) and _native(real) else found
 

@@ -16,6 +16,9 @@ TURNED_AWAY = ("rate_limited", "billing", "overloaded", "auth")
 #: Verdicts whose last request was answered with a no, that costs nothing.
 REFUSED = (*TURNED_AWAY, "context")
 _WAITS_S = 120.0  # who was turned away and says nothing more for so long is waiting
+_MOST_LOOKS = 64
+_FLUSHED_S = 2.0  # claude writes a tenth of a second late
+_MOST_UNSEEN = 6  # requests; tools that ran side by side look like as many
 _LOOK_S = 0.1  # between two looks at its files
 _MESSAGE = 4000
 _MOST_WINDOWS = 16
@@ -37,9 +40,12 @@ class Listener:
     def __init__(self, engine: Engine, task: Task, tariff: Tariff, clock: Clock) -> None:
         self._until = clock.now() + task.limits.wall_s  # when its time is over, UTC epoch seconds
         self._clock = clock
+        self._request = ""  # the last that stdout told of
+        self.unseen = 0  # requests that stdout told of since its files told of one
+        self._unseen_at = 0.0
         self._look_at = 0.0  # when its files are to be read again
         self._byte_at = clock.elapsed()
-        self.reads_files = False  # it keeps some, and they were read
+        self._told = 0  # events of its files
         self._before = task.session.before if task.session else Usage()
         self._said = Usage(before=bill.total(self._before))  # on stdout
         self._written = Usage()  # below its HOME
@@ -62,6 +68,11 @@ class Listener:
         self._stop: Stop | None = None
 
     @property
+    def reads_files(self) -> bool:
+        """It keeps some, and they were read."""
+        return self._told > 0
+
+    @property
     def usage(self) -> Usage:
         """The account of the two that counts: see `bill.fuller`."""
         return bill.fuller(self._said, self._written, self._priced, working=self.working)
@@ -70,7 +81,7 @@ class Listener:
     def bill(self) -> Bill | None:
         usage = self.usage
         charged = self._priced(usage)
-        return bill.believed(charged, self._tariff) if charged is not None and usage is self._written else charged
+        return bill.believed(charged, self._tariff) if charged is not None and usage is not self._said else charged
 
     def _priced(self, usage: Usage) -> Bill | None:
         if usage not in self._billed:
@@ -101,6 +112,8 @@ class Listener:
             self.read_transcript()
         if self._stop is None and self.limited is not None and now - self._byte_at > _WAITS_S:
             self._stop = Stop(self.limited)  # it obeys a `retry-after` of hours without a word
+        if self._stop is None and self._meter.blind(self.unseen) and now - self._unseen_at > _FLUSHED_S:
+            self._stop = Stop("budget")  # a full disk, or a tool that took its files away: nobody sees what it spends
         return self._stop
 
     def heard(self) -> Heard:
@@ -118,15 +131,23 @@ class Listener:
             events = self._transcript.look()
         except (OSError, ValueError):  # being written just now
             return
-        self.reads_files = self.reads_files or bool(events)
+        self._told += len(events)
         for event in events:
             if event.usage is not None:
                 written = bill.less(event.usage, self._before)
                 if written.tokens > self._written.tokens:
-                    self._written = written
+                    self._written, self.unseen = written, 0
                     self._went_on()
             self._heed(event._replace(usage=None, text=""))
         self._look()
+
+    def read_rest(self) -> None:
+        """All that its files still have to tell, when it has gone."""
+        for _ in range(_MOST_LOOKS):
+            known = self._told
+            self.read_transcript()
+            if self._told == known:
+                break
 
     def _went_on(self) -> None:
         self.answered = self._recovered = True
@@ -136,6 +157,9 @@ class Listener:
         if event is None:
             return
         self.message = event.text[:_MESSAGE] or self.message
+        if event.request not in ("", self._request):
+            self._request, self._unseen_at = event.request, self._clock.elapsed()
+            self.unseen += 1
         self.working = event.kind != "final"
         if event.kind == "final":
             self.final = event
@@ -182,6 +206,12 @@ class Meter:
         self._stops_itself = has_budget
         self._spent = _Largest()
         self._tokens = _Largest()
+
+    def blind(self, unseen: int) -> bool:
+        """Whether it has a cap, and nobody but we could keep it to that, and we cannot see what it uses."""
+        limits = self._limits
+        ours = limits.tokens is not None or (limits.cost_micro is not None and not self._stops_itself)
+        return ours and unseen > _MOST_UNSEEN
 
     def spent_up(self, used: Usage, charged: Bill | None) -> Stop | None:
         limits = self._limits

@@ -22,6 +22,7 @@ from typing import Any
 
 from watchbill.engines.base import Launch, Task
 from watchbill.engines.command import (
+    as_bytes,
     endpoint,
     guides,
     logins,
@@ -69,7 +70,7 @@ def launch(task: Task) -> Launch:
         if not isinstance(step, dict) or len(step) != 1 or next(iter(step)) not in _STEPS:
             raise _wrong(f"step {number} is {step!r}", f"each step is an object with one of {', '.join(_STEPS)}")
     player = os.path.join(os.path.dirname(os.path.abspath(__file__)), "player.py")
-    given = json.dumps(steps).encode("ascii") + b"\n" + task.brief.encode("utf-8", "surrogateescape")
+    given = json.dumps(steps).encode("ascii") + b"\n" + as_bytes(task.brief)
     return Launch((sys.executable, "-I", "-S", player), {}, given)
 
 

@@ -79,13 +79,14 @@ def run(
         child = _start(isolation, jail, launch.argv, env, merged=False, pipes=launch.pipes, sealed=launch.sealed)
         watch = Watch(child, launch.stdin, log, ear, clock, ladder)
         stop = watch.until_gone(task.limits, asked)
-    ear.read_transcript()
+    ear.read_rest()
     verdict = _verdict(engine, stop, ear, child.exit_status)
     refused = verdict in REFUSED
     charged = bill.final(
         engine,
         ear.bill,
         tariff,
+        unseen=ear.unseen if ear.reads_files else 0,
         cut_short=stop is not None and ear.working and not refused,
         plan=launch.plan,
         unanswered=ear.reads_files and refused,

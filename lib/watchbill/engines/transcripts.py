@@ -16,7 +16,7 @@ from itertools import islice
 
 from watchbill.engines.stream import MAX_LINE
 
-MAX_LOOK = 2 * MAX_LINE  # bytes read in one look; more than one line, or the longest would never be had
+MAX_LOOK = 2 << 20  # bytes read in one look, unless a single line is longer
 MAX_FILES = 256
 MAX_ENTRIES = 20_000  # directory entries listed in one look
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a named pipe without a writer opens at once
@@ -60,7 +60,7 @@ class Files:
             if left <= 0:
                 # It had what the others left, maybe less than its next line: next time it is first. If it had a whole
                 # look, then the next one is: a file that grows without end keeps nobody from their turn.
-                self._begin_with(turn + (read == self._most))
+                self._begin_with(turn + (read >= self._most))
                 break
         return found
 
@@ -86,6 +86,8 @@ def _read(root: str, path: str, place: _Place, most: int) -> tuple[list[bytes], 
             if file != place.file or status.st_size < place.offset:
                 place.file, place.offset, place.dropping = file, 0, False
             data = _bytes(fd, place.offset, min(most, status.st_size - place.offset))
+            if b"\n" not in data and len(data) == most:  # in the midst of a long line
+                data += _bytes(fd, place.offset + most, min(MAX_LINE, status.st_size - place.offset - most))
     except OSError:
         return [], 0
     whole, ended, rest = data.rpartition(b"\n")
