@@ -411,6 +411,11 @@ def test_any_text_is_read_or_refused_in_words(tmp_path_factory: pytest.TempPathF
         ('"" = "x"', ["is no name and text of an environment"]),
         ('A = "x\\u0000y"', ["env.A", "is no name and text of an environment"]),
         ("A = 1", ["env", "must be a map of names to text"]),
+        ('HOME = "/root"', ["env.HOME", "for Watchbill to say"]),
+        ('TMPDIR = "/tmp"', ["env.TMPDIR", "for Watchbill to say"]),
+        ('CODEX_HOME = "/x"', ["env.CODEX_HOME", "for Watchbill to say"]),
+        ('HTTPS_PROXY = "http://ann:pw@proxy:3128"', ["env.HTTPS_PROXY", "holds a password"]),
+        ('ANTHROPIC_CUSTOM_HEADERS = "Authorization: Bearer x"', ["HEADERS", "holds a password"]),
     ],
 )
 def test_an_engines_environment_holds_no_secret_and_nothing_that_a_process_cannot_have(
@@ -426,7 +431,7 @@ def test_an_engines_environment_holds_no_secret_and_nothing_that_a_process_canno
 
 def test_an_engines_environment_may_hold_what_is_no_secret(home: Path) -> None:
     """Numbers about tokens, and names emptied so that nothing of theirs is inherited."""
-    env = '{MAX_THINKING_TOKENS = "8000", ANTHROPIC_AUTH_TOKEN = "", ANTHROPIC_BASE_URL = "https://llm.example.com"}'
+    env = '{HTTPS_PROXY = "http://proxy:3128", MAX_THINKING_TOKENS = "8000", ANTHROPIC_AUTH_TOKEN = "", ANTHROPIC_BASE_URL = "https://llm.example.com"}'
     (home / "fleet.toml").write_text(FLEET + f"[engines.claude]\nenv = {env}\n")
     assert read_roster(str(home)).fleet.engines["claude"]["env"]["MAX_THINKING_TOKENS"] == "8000"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_codex_by_npm_is_the_program_behind_its_script(tmp_path: Path, beside: b
     assert [found("codex", program, tmp_path) for program in (on_path, script)] == [native, native]
 
 
+def test_codex_of_another_machine_beside_ours(tmp_path: Path) -> None:
+    """On a disk that hosts share. Broken once: the first by its name, arm64's, which no x64 host can run."""
+    modules = tmp_path / "node_modules"
+    script = put(modules / "@openai/codex/bin/codex.js", SCRIPT)
+    kinds = {"x86_64": "x64", "aarch64": "arm64"}
+    for machine, name in kinds.items():
+        put(modules / f"@openai/codex-linux-{name}/vendor/{machine}-unknown-linux-musl/bin/codex")
+    ours = kinds[{"arm64": "aarch64"}.get(platform.machine(), platform.machine())]
+    assert f"codex-linux-{ours}" in str(found("codex", script, tmp_path))
+
+
 def test_codex_by_npm_without_its_optional_packages(tmp_path: Path) -> None:
     """`npm install --omit=optional`: said before anything is claimed, and not by a run that ends with 1."""
     script = put(tmp_path / "node_modules/@openai/codex/bin/codex.js", SCRIPT)
@@ -63,9 +75,10 @@ def test_a_link_is_followed_to_the_program(tmp_path: Path, engine: str) -> None:
 
     Broken once: `bwrap: execvp ~/tools/claude: No such file or directory`, charged the whole reservation.
     """
-    native = put(tmp_path / "share" / engine / "versions" / "2.1.329")
-    one = link(tmp_path / "local" / engine, native)
-    assert found(engine, link(tmp_path / "tools" / engine, one), tmp_path) == native
+    for home in (tmp_path / "ann", tmp_path / engine):
+        native = put(home / "share" / engine / "versions" / "2.1.329")
+        one = link(home / "local" / engine, native)
+        assert found(engine, link(home / "tools" / engine, one), tmp_path) == native
 
 
 @pytest.mark.parametrize("engine", ["claude", "codex"])
@@ -81,7 +94,10 @@ def test_what_asks_for_its_own_name_keeps_it(tmp_path: Path, engine: str) -> Non
 
 @pytest.mark.parametrize("engine", ["claude", "codex"])
 def test_also_in_the_home_of_somebody_of_that_name(tmp_path: Path, engine: str) -> None:
-    """A user `claude` for the fleet is an obvious idea. What tells is what the link adds, not where all of it lies."""
+    """A user `claude` for the fleet is an obvious idea. What tells is what the link adds, not where all of it lies.
+
+    Broken once: the name looked for in the whole path, and `volta-shim` was started by its own name.
+    """
     shim = put(tmp_path / engine / ".volta" / "bin" / "volta-shim")
     path = link(shim.parent / engine, shim.name)
     assert found(engine, path, tmp_path) == path

@@ -3,21 +3,26 @@ whole firing, or without a program."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support import real
-from support.engines import Outsider, a_task, run
-from support.fleet import LABEL, Ended, Fleet, at_work
+from support.engines import Outsider, a_task, lines, run
+from support.fleet import LABEL, Ended, Fleet, agent, at_work, fleet, scripted
 from support.models import Models, Script, Seen, Step, says
 from support.real_fleet import real_fleet
 from watchbill import engine
-from watchbill.engines import claude, codex
-from watchbill.engines.base import Engine, Launch, Result, Task, Tokens, Usage
+from watchbill.engines import claude, codex, credential
+from watchbill.engines.base import Engine, Launch, Limits, Result, Task, Tokens, Usage
+from watchbill.errors import Fixable
 from watchbill.isolation import none
 
 BOTH = [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("claude", "codex")]
@@ -138,6 +143,126 @@ def test_whose_answers_are_cut_off_when_it_goes_on_is_charged_for_them(
         assert "given_up" not in str(rows), (last, len(script.turns))
 
 
+# --- its credential --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lies_there", "why"),
+    [
+        ("sk-" + "x" * 20_000, "longer than 16384 bytes"),  # ended each firing as a bug, after its claim
+        ("sk-one\nsk-two", "more than one word"),  # claude crashed; codex sent no Authorization at all
+        ("sk-one two", "more than one word"),
+        ("sk-one\x00", "more than one word"),
+    ],
+)
+def test_what_no_pipe_and_no_header_can_hold_is_no_key(tmp_path: Path, lies_there: str, why: str) -> None:
+    """Before anything is claimed. Broken once: each was handed on, and an issue counted as tried."""
+    key = tmp_path / "key"
+    key.write_text(lies_there)
+    key.chmod(0o600)
+    for adapter in (claude, codex):
+        with pytest.raises(Fixable) as caught:
+            credential.of(adapter, {"key": f"file:{key}"}, os.environ)
+        assert (caught.value.id, caught.value.outcome) == ("WB-SECRET-05", "unauthorized")
+        assert why in caught.value.what
+        assert lies_there[:6] not in str(caught.value)
+
+
+def test_a_key_may_end_its_line(tmp_path: Path) -> None:
+    """As every editor leaves a file."""
+    key = tmp_path / "key"
+    key.write_text("sk-one\n")
+    key.chmod(0o600)
+    assert credential.of(claude, {"key": f"file:{key}"}, os.environ) == "sk-one"
+
+
+@pytest.mark.parametrize("damaged", ['["x"]', "nonsense", '{"claudeAiOauth": {"accessTo'])
+@pytest.mark.parametrize(("adapter", "path"), [(claude, ".claude/.credentials.json"), (codex, ".codex/auth.json")])
+def test_a_login_that_is_none_is_sent_to_nobody(own_world: Path, adapter: Engine, path: str, damaged: str) -> None:
+    """It may hold what renews the login. Broken once: taken for an API key, and sent whole: `x-api-key: ["x"]`."""
+    login = own_world / path
+    login.parent.mkdir()
+    login.write_text(damaged)
+    login.chmod(0o600)
+    with pytest.raises(Fixable) as caught:
+        credential.of(adapter, {}, os.environ)
+    assert (caught.value.id, caught.value.outcome) == ("WB-SECRET-05", "unauthorized")
+    assert damaged not in str(caught.value)
+
+
+@pytest.mark.parametrize("adapter", [claude, codex], ids=["claude", "codex"])
+def test_a_login_that_ends_before_the_run_is_none(tmp_path: Path, adapter: Engine) -> None:
+    """In the middle of one its server refuses it, and the engine is held until a person comes.
+
+    Broken once: one that lasted five minutes more was good enough for a run of 25.
+    """
+    program = tmp_path / "engine"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    options = {"program": str(program)}
+    for left_s, wall_s, good in ((1200, 1500.0, False), (2000, 1500.0, True)):
+        task = Task("f", str(tmp_path), "b", str(tmp_path), str(tmp_path), "", None, options, {}, Limits(wall_s),
+                    key=login_for(adapter, int(time.time()) + left_s))  # fmt: skip
+        if good:
+            assert adapter.launch(task).pipes
+            continue
+        with pytest.raises(Fixable) as caught:
+            adapter.launch(task)
+        assert (caught.value.id, caught.value.outcome) == ("WB-ENGINE-07", "unauthorized")
+        assert "before the run is over" in caught.value.why
+
+
+def login_for(adapter: Engine, ends_at: int) -> str:
+    """What its own login holds; UTC epoch seconds."""
+    if adapter.name == "claude":
+        return json.dumps({"claudeAiOauth": {"accessToken": "sk-ant-oat01-x", "expiresAt": ends_at * 1000}})
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": ends_at}).encode()).decode().rstrip("=")
+    return json.dumps({"tokens": {"access_token": f"e30.{claims}.x", "account_id": "a"}})
+
+
+def test_the_key_of_another_agent_is_hidden(tmp_path: Path) -> None:
+    """bosun's tools run as the user whose file it is, wherever that lies.
+
+    Broken once: with the fleet's keys and its own hidden alone, bosun put mate's into its branch.
+    """
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as open_to_all:  # /tmp is hidden anyhow
+        secret, plain = Path(open_to_all, "key-of-mate"), Path(open_to_all, "plain")
+        for path in (secret, plain):
+            path.write_text(f"what {path.name} says")
+            path.chmod(0o600)
+        looks = agent(scripted({"run": f"cat {plain} {secret} > seen; true"}))
+        mate = agent({"use": "claude", "key": f"file:{secret}"})
+        with fleet(tmp_path, {"bosun": looks, "mate": mate}) as it:
+            it.world.issue("octocat", "Do it", labels=[LABEL])
+            done = it.fire("bosun")
+            assert done.outcome == "pull_request", done
+            assert it.remote("show", "watchbill/issue-1:seen") == "what plain says"
+
+
+class Handed(Outsider):
+    """It is given a key as claude and codex are."""
+
+    def launch(self, task: Task) -> Launch:
+        return super().launch(task)._replace(pipes={"KEY_FD": b"one", "OTHER_FD": b"two"})
+
+
+def test_a_key_comes_through_a_descriptor_that_node_hands_on(tmp_path: Path) -> None:
+    """npm's, pnpm's and yarn's scripts are run by node, which closes the first sixteen, and those next to them.
+
+    Broken once: the lowest that was free; behind pnpm's script codex had no key (tests/real_engines).
+    """
+    text = """
+for n in (int(os.environ[name]) for name in ('KEY_FD', 'OTHER_FD')):
+    say('message', n=n, key=open(n).read())
+say('final', ok=True)
+"""
+    task = a_task(tmp_path, "outsider", text)
+    done = run(task, "outsider", engine=Handed())
+    said = lines(done.log)
+    assert [one["key"] for one in said[:2]] == ["one", "two"]
+    assert all(one["n"] > 16 + 8 for one in said[:2]), said
+
+
 # --- what its tools leave behind -------------------------------------------------------------------------------------
 
 
@@ -191,6 +316,6 @@ def test_odd_values_in_a_line_are_no_defect_of_ours(odd: str) -> None:
     codexes = ('{"type":%s}', '{"type":"item.completed","item":%s}', '{"type":"turn.completed","usage":%s}',
                '{"type":"turn.failed","error":%s}', '{"type":"error","message":%s}')  # fmt: skip
     adapters: tuple[tuple[Engine, tuple[str, ...]], ...] = ((claude, claudes), (codex, codexes))
-    for adapter, lines in adapters:
-        for line in lines:
+    for adapter, known in adapters:
+        for line in known:
             adapter.read(line.replace("%s", odd).encode(), Usage())

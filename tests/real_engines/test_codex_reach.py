@@ -122,6 +122,22 @@ def test_the_repositorys_own_configuration_is_shut_off(tmp_path: Path, models: M
     assert (evil.turns, evil.others) == ([], [])
 
 
+@pytest.mark.parametrize("model", [None, real.MODEL[CODEX]], ids=["its own choice", "named"])
+def test_it_has_no_agents_below_it(tmp_path: Path, models: Models, model: str | None) -> None:
+    """Each would ask a model of its own choosing, beside the others, and be metered by nobody in time.
+
+    Broken once: by `features.multi_agent=false` alone the newer model, its own choice, had `collaboration` with
+    spawn_agent: four of them at once made a run of $0.50 cost $7.47.
+    """
+    script = models.script(says("done", BIG))
+    done = run_real(tmp_path, CODEX, script, model=model)
+    known = {"functions", "clock"} if model is None else {
+        "exec_command", "write_stdin", "request_user_input", "apply_patch", "view_image"}  # fmt: skip
+    assert done.verdict == "ok"
+    assert set(script.turns[0].tools) <= known
+    assert "spawn_agent" not in script.turns[0].text
+
+
 def test_six_side_by_side(tmp_path: Path, models: Models) -> None:
     """Each with its home, its key, its place in its script, and its bill."""
 

@@ -76,7 +76,8 @@ def test_by_npm(tmp_path: Path, models: Models, engine: str) -> None:
 def test_by_a_link_in_a_hidden_home(tmp_path: Path, own_world: Path, models: Models, engine: str) -> None:
     """~/tools/claude -> where the program really lies: the jail shows no `tools`.
 
-    Broken once: `bwrap: execvp .../tools/claude: No such file or directory`, and charged the reservation.
+    Broken once: `bwrap: execvp .../tools/claude: No such file or directory`, and charged the reservation; later, when
+    it was asked there for its version first, `invalid`.
     """
     link = own_world / "tools" / engine
     link.parent.mkdir()
@@ -97,6 +98,27 @@ def test_by_a_script_of_another_package_manager(tmp_path: Path, models: Models, 
     script.write_text(f'#!/bin/sh\nbasedir=$(dirname "$(echo "$0" | sed -e \'s,\\\\,/,g\')")\n{start} "$@"\n')
     script.chmod(0o755)
     assert well(engine, tried(tmp_path, engine, models, script.parent))
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_script_that_needs_what_is_hidden_is_refused_before_anything_is_claimed(
+    tmp_path: Path, own_world: Path, models: Models, engine: str
+) -> None:
+    """~/.claude/local/claude starts what lies beside it, and the jail shows neither.
+
+    Broken once: asked for its version outside, it was well; then it ended with 127, and was charged the reservation.
+    """
+    beside = own_world / ".claude" / "local" / "beside" / engine
+    beside.parent.mkdir(parents=True)
+    beside.write_text(f'#!/bin/sh\nexec "{by_npm(engine)}" "$@"\n')
+    script = beside.parent.parent / engine
+    script.write_text(f'#!/bin/sh\nexec "{beside}" "$@"\n')
+    for path in (beside, script):
+        path.chmod(0o755)
+    answer = tried(tmp_path, engine, models, script.parent)
+    assert (answer["outcome"], answer["cost_usd"]) == ("invalid", 0), answer
+    assert "bwrap" in answer["reason"]
+    assert "[engines." in answer["reason"]
 
 
 @pytest.mark.parametrize("engine", BOTH)

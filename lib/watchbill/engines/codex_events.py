@@ -72,9 +72,9 @@ _TELLING = (b'"turn_context"', b'"token_usage_record"', b'"token_count"', b'"tas
 def read(line: bytes, so_far: Usage) -> Event | None:
     said = as_object(line)
     kind = said.get("type")
-    if kind == "item.completed":
+    if kind in ("item.started", "item.completed"):
         item = said.get("item")
-        return _item(item) if isinstance(item, dict) else None
+        return _item(item, kind == "item.started") if isinstance(item, dict) else None
     if kind == "turn.completed":
         return Event("final", ok=True, usage=_of_the_run(said.get("usage"), so_far))
     if kind == "turn.failed":
@@ -85,12 +85,12 @@ def read(line: bytes, so_far: Usage) -> Event | None:
     return _error(_sentence(said)) if kind == "error" else None
 
 
-def _item(item: dict[str, Any]) -> Event | None:
-    """What the agent said, or a tool that has run: what follows that is another request."""
+def _item(item: dict[str, Any], begins: bool) -> Event | None:
+    """What the agent said, or a tool that begins to run: an answer called for it."""
     text, id = item.get("text"), item.get("id")
-    if item.get("type") == "agent_message" and isinstance(text, str):
+    if not begins and item.get("type") == "agent_message" and isinstance(text, str):
         return Event("message", text=text[:_MOST_TEXT])
-    if item.get("type") in ("command_execution", "file_change", "mcp_tool_call") and isinstance(id, str):
+    if begins and isinstance(id, str):
         return Event("message", request=id)
     return None
 

@@ -35,8 +35,8 @@ def find(engine: str, task: Task) -> str:
         return _behind_npm(engine, found, real)
     # Where a link lies is no place that a jail need show. But a version manager's shim goes by the name it is called
     # by; the path of the program itself says its name (claude/versions/2.1.329, claude-code/bin/claude.exe).
-    beyond = set(real.split(os.sep)) - set(os.path.dirname(os.path.abspath(found)).split(os.sep))
-    return real if any(engine in part for part in beyond) and _native(real) else found
+    beyond = os.path.relpath(real, os.path.commonpath([os.path.dirname(os.path.abspath(found)), real]))
+    return real if engine in beyond and _native(real) else found
 
 
 def _behind_npm(engine: str, found: str, script: str) -> str:

@@ -17,8 +17,8 @@ TURNED_AWAY = ("rate_limited", "billing", "overloaded", "auth")
 REFUSED = (*TURNED_AWAY, "context")
 _WAITS_S = 120.0  # who was turned away and says nothing more for so long is waiting
 _MOST_LOOKS = 64
-_FLUSHED_S = 2.0  # claude writes a tenth of a second late
-_MOST_UNSEEN = 6  # requests; tools that ran side by side look like as many
+_UNSEEN_S = 5.0  # claude writes a tenth of a second late, codex when an answer is whole
+_MOST_UNSEEN = 4  # requests; tools that run side by side look like as many
 _LOOK_S = 0.1  # between two looks at its files
 _MESSAGE = 4000
 _MOST_WINDOWS = 16
@@ -42,7 +42,8 @@ class Listener:
         self._clock = clock
         self._request = ""  # the last that stdout told of
         self.unseen = 0  # requests that stdout told of since its files told of one
-        self._unseen_at = 0.0
+        self._unseen_since = 0.0
+        self.blind = False  # and stopped for that
         self._look_at = 0.0  # when its files are to be read again
         self._byte_at = clock.elapsed()
         self._told = 0  # events of its files
@@ -112,8 +113,9 @@ class Listener:
             self.read_transcript()
         if self._stop is None and self.limited is not None and now - self._byte_at > _WAITS_S:
             self._stop = Stop(self.limited)  # it obeys a `retry-after` of hours without a word
-        if self._stop is None and self._meter.blind(self.unseen) and now - self._unseen_at > _FLUSHED_S:
-            self._stop = Stop("budget")  # a full disk, or a tool that took its files away: nobody sees what it spends
+        if self._stop is None and self._meter.blind(self.unseen) and now - self._unseen_since > _UNSEEN_S:
+            # a full disk, or a tool that took its files away: nobody sees what it spends
+            self._stop, self.blind = Stop("budget"), True
         return self._stop
 
     def heard(self) -> Heard:
@@ -158,7 +160,8 @@ class Listener:
             return
         self.message = event.text[:_MESSAGE] or self.message
         if event.request not in ("", self._request):
-            self._request, self._unseen_at = event.request, self._clock.elapsed()
+            self._request = event.request
+            self._unseen_since = self._unseen_since if self.unseen else self._clock.elapsed()
             self.unseen += 1
         self.working = event.kind != "final"
         if event.kind == "final":

@@ -86,7 +86,7 @@ def run(
         engine,
         ear.bill,
         tariff,
-        unseen=ear.unseen if ear.reads_files else 0,
+        unseen=ear.unseen if ear.blind else 0,
         cut_short=stop is not None and ear.working and not refused,
         plan=launch.plan,
         unanswered=ear.reads_files and refused,
