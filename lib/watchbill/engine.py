@@ -60,9 +60,11 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
 
 
 def _refuses_the_session(result: Result) -> bool:
-    """It left by itself, with an error and before anything was used. Who was killed may have asked its model."""
+    """It left by itself, with an error and before it asked its model: claude says then that it cost nothing, codex says
+    nothing at all. Who was killed, or whose answers were cut off, may have been served."""
     left = result.exit_status is not None and 0 < result.exit_status < _KILLED
-    return result.verdict == "crash" and left and not (result.usage.tokens or result.usage.cost_micro)
+    free = not os.path.getsize(result.log) if result.usage.cost_micro is None else result.usage.cost_micro == 0
+    return result.verdict == "crash" and left and free and not result.usage.tokens
 
 
 def _run(f: Firing, tree: Tree, text: str) -> Result:

@@ -113,7 +113,11 @@ def _check_env(source: Source, here: Path, value: object) -> None:
             source.add((*here, name), "is for Watchbill to say: each run has its own")
         elif re.search(r"://[^/@\s]*:[^/@\s]+@|(?i:authorization *:)", text):
             source.add((*here, name), "holds a password, which every tool of the engine would see")
-        elif re.search(r"(?i)KEY|TOKEN|SECRET|PASSWORD", name) and text and not re.fullmatch(r"[0-9]{1,9}", text):
+        elif (
+            re.search(r"(?i)KEY|TOKEN|SECRET|PASSWORD", name)
+            and text
+            and not re.fullmatch(r"[0-9]{1,9}|true|false", text)
+        ):
             source.add((*here, name), "looks like a secret, which every tool of the engine would see; right would be:"
                        ' key = "file:/path"')  # fmt: skip
 

@@ -190,7 +190,9 @@ def _engine(host: Host, name: str, options: str, agents: tuple[str, ...]) -> Ite
         task = _task(host, json.loads(options))
         program = engine.program(task)
         if program is not None:
-            yield Finding("engines", subject, "ok", f"{program.path} is version {_version(host, name, program)}")
+            yield Finding(
+                "engines", subject, "ok", f"{program.path} is version {_version(host, name, program, agents)}"
+            )
         key = credential.of(engine, task.options, os.environ)
         launch = engine.launch(task._replace(key=key))
     except Fixable as problem:
@@ -211,9 +213,10 @@ def _task(host: Host, options: Mapping[str, Any]) -> Task:
     )
 
 
-def _version(host: Host, name: str, program: Program) -> str:
+def _version(host: Host, name: str, program: Program, agents: tuple[str, ...]) -> str:
     """Fixable as versions.check. What is remembered is not believed here: who asks the doctor wants to know."""
-    layer = isolation.choose("auto")
+    asked = {host.roster.agents[agent].isolation for agent in agents} if host.roster else set()
+    layer = isolation.choose("none" if asked == {"none"} else "auto")
     hidden = (os.path.expanduser("~"), host.home.root)
     within = versions.Within(layer.name, lambda argv, home: layer.wrap(Jail("/", (home,), (), hidden), argv))
     return versions.accept(name, program, versions.ask(name, program, within))

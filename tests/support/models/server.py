@@ -187,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
         for event in wire.events(seen.model, step):
             self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
             self.wfile.flush()
+            if step.pause_s and event["type"] in ("content_block_stop", "response.output_item.done"):
+                self.server.closing.wait(step.pause_s)
         if step.stream == "stalls":
             self.server.closing.wait()
         return None

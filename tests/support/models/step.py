@@ -32,6 +32,7 @@ class Step:
     error: Mapping[str, Any] = field(default_factory=dict)  # what the error object holds
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0  # before the first byte
+    pause_s: float = 0.0  # after each word and each tool of the stream
     #: whole | stalls (begins, and no byte more) | drops (begins, and is cut) | fails (begins, and tells an `error`)
     stream: str = "whole"
     times: int | None = 1  # how many requests in a row get it; None: all that come
