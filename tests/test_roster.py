@@ -436,7 +436,9 @@ def test_an_engines_environment_may_hold_what_is_no_secret(home: Path) -> None:
     assert read_roster(str(home)).fleet.engines["claude"]["env"]["MAX_THINKING_TOKENS"] == "8000"
 
 
-@pytest.mark.parametrize(("tools", "meant"), [("read, edit", "Read"), ("Read, Raed", "Read"), ("[Bash, webfetch]", "WebFetch")])
+@pytest.mark.parametrize(
+    ("tools", "meant"), [("read, edit", "Read"), ("Read, Raed", "Read"), ("[Bash, webfetch]", "WebFetch")]
+)
 def test_a_tool_that_is_nearly_one_is_said(home: Path, tools: str, meant: str) -> None:
     """Claude Code takes `read` for no tool at all: the model had none, and each firing was paid for and did nothing.
 
@@ -449,7 +451,11 @@ def test_a_tool_that_is_nearly_one_is_said(home: Path, tools: str, meant: str) -
 
 
 def test_tools_that_are_known_or_of_somebody_else_pass(home: Path) -> None:
-    agent(home, "description: Implements.\n", "description: Implements.\ntools: Read, NotebookEdit, KillShell, mcp__db__query\n")
+    agent(
+        home,
+        "description: Implements.\n",
+        "description: Implements.\ntools: Read, NotebookEdit, KillShell, mcp__db__query\n",
+    )
     assert read_roster(str(home)).agents["bosun"].tools == ("Read", "NotebookEdit", "KillShell", "mcp__db__query")
 
 

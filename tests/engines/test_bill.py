@@ -123,3 +123,22 @@ def test_what_was_under_way_may_cost_more_than_all_before_it(tmp_path: Path) -> 
     assert bill.of_the_dead(command, path, str(tmp_path), None, tariff)[0] == Bill(60_000 + 500_000, "stream")
     heard = bill.so_far(bill.replayed(command, path), tariff)
     assert bill.final(command, heard, tariff, cut_short=True) == Bill(60_000 + 500_000, "stream")
+
+
+def test_what_files_missed_of_the_whole_sum_is_priced_apart() -> None:
+    """The stream's last word is one sum of all requests: priced as if it were one, it is a long context's, and dearer.
+
+    Broken once: as soon as files missed a token, the sum took their place; $10.045 of $5.03.
+    """
+
+    def dear(_: str | None, tokens: Tokens) -> Priced:
+        """Twice as dear for who may have had more than 272,000 tokens in one request."""
+        long = (tokens.request or tokens.input) > 272_000
+        return Priced(tokens.input * (2 if long else 1), True)
+
+    price = functools.partial(bill.so_far, tariff=TARIFF._replace(price=dear))
+    said = Usage(1_000_000, 0, 1, None, ((None, Tokens(1_000_000)),))
+    written = Usage(900_000, 0, 9, None, (("m", Tokens(900_000, request=128_000)),))
+    used = bill.fuller(said, written, price, working=False)
+    assert (price(used), used.tokens) == (Bill(1_000_000, "priced"), 1_000_000)
+    assert bill.fuller(written, written, price, working=False) == written

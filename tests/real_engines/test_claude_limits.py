@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import real
-from support.models import Models, says
+from support.models import Call, Models, Step, says
 from support.real import (
     BIG,
     DEAF,
@@ -27,7 +27,7 @@ from support.real import (
 )
 from watchbill.engines import bill, claude
 from watchbill.engines.base import Session, Tokens
-from watchbill.isolation import bwrap, none
+from watchbill.isolation import bwrap, landlock, none
 from watchbill.isolation.base import Isolation
 
 pytestmark = [pytest.mark.needs("claude", "bwrap")]
@@ -81,6 +81,32 @@ def test_our_meter_stops_it(tmp_path: Path, models: Models, limit: dict[str, int
     assert (done.verdict, done.limit, done.stopped_by) == ("budget", None, None)
     assert 2 <= len(script.turns) <= most  # of 21,000 tokens and $0.05 each
     assert done.cost_micro >= cost(BIG, BIG)
+
+
+@pytest.mark.parametrize("layer", [bwrap, landlock], ids=["bwrap", "landlock"])
+def test_who_takes_its_files_away_is_stopped(tmp_path: Path, models: Models, layer: Isolation) -> None:
+    """By them its tokens are metered, and a full disk does the same. Its dollars it counts itself.
+
+    Broken once: with tokens capped at 50,000 it used a million, and `ok`.
+    """
+    if layer.unavailable():
+        pytest.skip(f"{layer.name}: {layer.unavailable()}")
+    gone = "rm -rf $CLAUDE_CONFIG_DIR/projects; touch $CLAUDE_CONFIG_DIR/projects"
+    script = models.script(calls(CLAUDE, gone, BIG), calls(CLAUDE, "true", BIG, delay_s=1.0, times=None))
+    done = run_real(tmp_path, CLAUDE, script, layer=layer, tokens=50_000, cost_micro=5_000_000)
+    assert (done.verdict, done.limit) == ("budget", None)
+    assert len(script.turns) < 15
+    assert done.cost_micro >= cost(BIG) * (len(script.turns) - 1)
+
+
+def test_an_answer_with_many_tools_that_takes_its_time(tmp_path: Path, models: Models) -> None:
+    """The other side of it: what is at work is not stopped, however little of it is told."""
+    words = [{"command": f"touch made-{n}", "description": "as scripted"} for n in range(6)]
+    many = Step(calls=tuple(Call("Bash", said) for said in words), used=BIG, pause_s=1.5)
+    script = models.script(many, says("done", BIG))
+    done = run_real(tmp_path, CLAUDE, script, tokens=500_000, request_micro=1_000_000)
+    assert (done.verdict, done.cost_micro) == ("ok", cost(BIG, BIG))
+    assert len(list((tmp_path / "work").glob("made-*"))) == 6
 
 
 def test_a_stream_that_stalls(tmp_path: Path, models: Models) -> None:

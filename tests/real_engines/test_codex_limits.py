@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import real
-from support.models import Models, says
+from support.models import Call, Models, Step, says
 from support.real import (
     BIG,
     DEAF,
@@ -25,7 +25,7 @@ from support.real import (
 )
 from watchbill.engines import bill, codex
 from watchbill.engines.base import Session, Tokens
-from watchbill.isolation import bwrap, none
+from watchbill.isolation import bwrap, landlock, none
 from watchbill.isolation.base import Isolation
 
 pytestmark = [pytest.mark.needs("codex", "bwrap")]
@@ -60,6 +60,29 @@ def test_our_meter_stops_it_within_a_request(tmp_path: Path, models: Models, lim
     assert (done.verdict, done.limit, done.stopped_by) == ("budget", None, None)
     assert 2 <= len(script.turns) <= 3  # of 21,000 tokens and $0.13 each
     assert done.cost_micro >= cost(BIG, BIG)
+
+
+def test_who_takes_its_files_away_is_stopped(tmp_path: Path, models: Models) -> None:
+    """Where its own sandbox is not to be had, its tools can; and a full disk does the same. Then nobody sees what it
+    spends. Broken once: ten requests of the two that its cap allows, and `ok`."""
+    gone = "mv $HOME/.codex/sessions $HOME/was; touch $HOME/.codex/sessions"
+    script = models.script(calls(CODEX, gone, BIG), calls(CODEX, "true", BIG, delay_s=1.0, times=None))
+    done = run_real(tmp_path, CODEX, script, layer=landlock, cost_micro=300_000, request_micro=150_000)
+    assert (done.verdict, done.limit) == ("budget", None)
+    assert len(script.turns) < 15
+    assert done.cost_micro >= 300_000
+
+
+def test_an_answer_with_many_tools_that_takes_its_time(tmp_path: Path, models: Models) -> None:
+    """It starts each of them while the others are still being told, and knows what it used when the answer is whole.
+
+    Broken once: taken for requests that its files do not tell of, and stopped; $6.008 for $0.008.
+    """
+    many = Step(calls=tuple(Call("exec_command", {"cmd": f"touch made-{n}"}) for n in range(6)), used=BIG, pause_s=1.5)
+    script = models.script(many, says("done", BIG))
+    done = run_real(tmp_path, CODEX, script, cost_micro=5_000_000, request_micro=1_000_000)
+    assert (done.verdict, done.cost_micro, done.basis) == ("ok", cost(BIG, BIG), "priced")
+    assert len(list((tmp_path / "work").glob("made-*"))) == 6
 
 
 def test_a_stream_that_stalls(tmp_path: Path, models: Models) -> None:

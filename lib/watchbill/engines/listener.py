@@ -200,7 +200,8 @@ class Meter:
 
     Whoever is metered has begun its next request by the time the last one's figures are seen. So it is stopped when
     that one could take it past its cap, if it is as large as the largest so far: a cap is passed by one request at
-    most. An engine that stops itself looks between its requests, and is stopped by us only when it does not.
+    most. Not where nobody knows what a request costs (`request_usd`): there a figure may be of all its run. An engine
+    that stops itself looks between its requests, and is stopped by us only when it does not.
     """
 
     def __init__(self, limits: Limits, has_budget: bool, request_micro: int) -> None:
@@ -219,11 +220,11 @@ class Meter:
     def spent_up(self, used: Usage, charged: Bill | None) -> Stop | None:
         limits = self._limits
         spent = self._spent.up_to(charged.micro if charged else 0)
-        spent = min(spent, self._request_micro or spent)
+        spent = min(spent, self._request_micro)
         most = None if limits.cost_micro is None else limits.cost_micro + (2 * spent if self._stops_itself else 0)
         if most is not None and charged is not None and (charged.micro >= most or charged.micro + spent > most):
             return Stop("budget")
-        tokens = self._tokens.up_to(used.tokens)
+        tokens = self._tokens.up_to(used.tokens) if self._request_micro else 0
         if limits.tokens is not None and (used.tokens >= limits.tokens or used.tokens + tokens > limits.tokens):
             return Stop("budget")
         if limits.turns is not None and used.turns > limits.turns:

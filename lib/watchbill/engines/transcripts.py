@@ -41,6 +41,7 @@ class Files:
         self._patterns = patterns
         self._most = most
         self._places: dict[str, _Place] = {}
+        self.read = 0  # bytes at the last look; also where they completed no line that is taken
 
     def lines(self) -> list[tuple[str, bytes]]:
         """The lines that were completed since the last look, each with its file's path relative to the root.
@@ -52,11 +53,12 @@ class Files:
             if len(self._places) < MAX_FILES:
                 self._places.setdefault(path, _Place())
         found: list[tuple[str, bytes]] = []
-        left = self._most
+        left, self.read = self._most, 0
         for turn, path in enumerate(tuple(self._places)):
             lines, read = _read(self._root, path, self._places[path], left)
             found += [(path, line) for line in lines]
             left -= read
+            self.read += read
             if left <= 0:
                 # It had what the others left, maybe less than its next line: next time it is first. If it had a whole
                 # look, then the next one is: a file that grows without end keeps nobody from their turn.
