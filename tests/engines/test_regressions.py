@@ -203,7 +203,7 @@ def counted(total: int) -> str:
 def test_the_summary_of_a_long_conversation_is_paid_for(tmp_path: Path) -> None:
     """It is in no message of the transcript, which tells only how long that was which was summed up.
 
-    Broken once: passed over; of $1.298 that the provider billed, a killed run was charged $0.950.
+    Broken once: passed over; 1,020 tokens of 186,020 (and a killed run was charged $0.950 of $1.298).
     """
     summary = {"type": "system", "subtype": "compact_boundary", "uuid": "u1", "compactMetadata": {"preTokens": 185_000}}
     again, odd = json.dumps(summary), json.dumps({**summary, "uuid": "u2", "compactMetadata": [7]})
@@ -236,7 +236,7 @@ def test_what_follows_megabytes_that_tell_nothing_is_billed(
 def test_one_look_reads_no_more_than_it_can_in_a_moment(tmp_path: Path) -> None:
     """Meanwhile nothing else is done: no stop, no limit, no renewal of the claim.
 
-    Broken once: 128 MB at a time; a tool that wrote so much kept its run going for 12 s beyond its end.
+    Broken once: 16 MB at a time, and eight times that in a row; 12 s passed between two beats.
     """
     line = b'{"type": "error"}\n'
     written(tmp_path, "x.jsonl", line * ((7 << 20) // len(line)))
@@ -245,3 +245,15 @@ def test_one_look_reads_no_more_than_it_can_in_a_moment(tmp_path: Path) -> None:
         looks.append(sum(len(one) + 1 for _, one in found))
     assert max(looks) <= 2 << 20
     assert sum(looks) == (tmp_path / "x.jsonl").stat().st_size
+
+
+@pytest.mark.parametrize(("adapter", "path"), [(claude, CLAUDES), (codex, CODEXES)], ids=["claude", "codex"])
+def test_half_a_line_is_no_news(tmp_path: Path, adapter: Engine, path: str) -> None:
+    """A full disk leaves one, and nothing after it: whoever takes that for growth takes a dead file for alive.
+
+    Broken once: it was read, and so told of, at every look; a run that nobody could meter went on for 40 requests.
+    """
+    written(tmp_path, path, answered("m1", 1000) if adapter.name == "claude" else counted(1000), b'{"type": "half')
+    transcript = adapter.transcript(str(tmp_path))
+    assert transcript.look() != ()
+    assert transcript.look() == ()

@@ -77,7 +77,7 @@ def test_our_meter_stops_it(tmp_path: Path, models: Models, limit: dict[str, int
     """
     script = models.script(calls(CLAUDE, "true", BIG, times=None, delay_s=0.5))
     task = {"options": {"program": shim(tmp_path, CLAUDE, WITHOUT_BUDGET)}, **limit}
-    done = run_real(tmp_path, CLAUDE, script, **task)
+    done = run_real(tmp_path, CLAUDE, script, request_micro=50_000, **task)
     assert (done.verdict, done.limit, done.stopped_by) == ("budget", None, None)
     assert 2 <= len(script.turns) <= most  # of 21,000 tokens and $0.05 each
     assert done.cost_micro >= cost(BIG, BIG)
@@ -87,7 +87,7 @@ def test_our_meter_stops_it(tmp_path: Path, models: Models, limit: dict[str, int
 def test_who_takes_its_files_away_is_stopped(tmp_path: Path, models: Models, layer: Isolation) -> None:
     """By them its tokens are metered, and a full disk does the same. Its dollars it counts itself.
 
-    Broken once: with tokens capped at 50,000 it used a million, and `ok`.
+    Broken once: of the 50,000 tokens of its cap it used 21,000 after 21,000 until its time was over.
     """
     if layer.unavailable():
         pytest.skip(f"{layer.name}: {layer.unavailable()}")

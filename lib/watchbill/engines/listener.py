@@ -18,7 +18,8 @@ REFUSED = (*TURNED_AWAY, "context")
 _WAITS_S = 120.0  # who was turned away and says nothing more for so long is waiting
 _MOST_LOOKS = 64
 _UNSEEN_S = 5.0  # claude writes a tenth of a second late, codex when an answer is whole
-_MOST_UNSEEN = 4  # requests; tools that run side by side look like as many
+_MOST_UNSEEN = 4  # requests; tools that run side by side look like as many, while its files still grow
+_MOST_UNSEEN_AT_ALL = 40
 _LOOK_S = 0.1  # between two looks at its files
 _MESSAGE = 4000
 _MOST_WINDOWS = 16
@@ -47,6 +48,7 @@ class Listener:
         self._look_at = 0.0  # when its files are to be read again
         self._byte_at = clock.elapsed()
         self._told = 0  # events of its files
+        self._alive_at = 0.0  # when they last grew
         self._before = task.session.before if task.session else Usage()
         self._said = Usage(before=bill.total(self._before))  # on stdout
         self._written = Usage()  # below its HOME
@@ -113,7 +115,8 @@ class Listener:
             self.read_transcript()
         if self._stop is None and self.limited is not None and now - self._byte_at > _WAITS_S:
             self._stop = Stop(self.limited)  # it obeys a `retry-after` of hours without a word
-        if self._stop is None and self._meter.blind(self.unseen) and now - self._unseen_since > _UNSEEN_S:
+        alive = self._alive_at if self.unseen < _MOST_UNSEEN_AT_ALL else 0
+        if self._stop is None and self._meter.blind(self.unseen) and now - max(alive, self._unseen_since) > _UNSEEN_S:
             # a full disk, or a tool that took its files away: nobody sees what it spends
             self._stop, self.blind = Stop("budget"), True
         return self._stop
@@ -134,6 +137,7 @@ class Listener:
         except (OSError, ValueError):  # being written just now
             return
         self._told += len(events)
+        self._alive_at = self._clock.elapsed() if events else self._alive_at
         for event in events:
             if event.usage is not None:
                 written = bill.less(event.usage, self._before)
