@@ -224,7 +224,7 @@ class Written:
                 self._note(as_object(line))
             elif b'"compact_boundary"' in line:
                 self._sum_up(as_object(line))
-        return (Event("usage", usage=self._usage()),) if lines or self._files.read else ()
+        return (Event("usage", usage=self._usage()),) if lines or self._files.moved else ()
 
     def _note(self, said: Mapping[str, Any]) -> None:
         message = said.get("message") if said.get("type") == "assistant" else None

@@ -147,7 +147,7 @@ class Rollouts:
         if self._trouble is not None:  # last: what is heard after it would mean that it went on
             events.append(self._trouble)
             self._trouble = None
-        return tuple(events) if events or not self._files.read else (Event("message"),)
+        return tuple(events) if events or not self._files.moved else (Event("message"),)
 
     def _usage(self) -> Usage:
         unpriced = tuple((model, tokens) for (model, _), tokens in self._entries.items())

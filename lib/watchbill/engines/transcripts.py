@@ -41,7 +41,7 @@ class Files:
         self._patterns = patterns
         self._most = most
         self._places: dict[str, _Place] = {}
-        self.read = 0  # bytes at the last look; also where they completed no line that is taken
+        self.moved = False  # at the last look; also by what completed no line that is taken
 
     def lines(self) -> list[tuple[str, bytes]]:
         """The lines that were completed since the last look, each with its file's path relative to the root.
@@ -53,18 +53,21 @@ class Files:
             if len(self._places) < MAX_FILES:
                 self._places.setdefault(path, _Place())
         found: list[tuple[str, bytes]] = []
-        left, self.read = self._most, 0
+        left, before = self._most, self._offsets()
         for turn, path in enumerate(tuple(self._places)):
             lines, read = _read(self._root, path, self._places[path], left)
             found += [(path, line) for line in lines]
             left -= read
-            self.read += read
             if left <= 0:
                 # It had what the others left, maybe less than its next line: next time it is first. If it had a whole
                 # look, then the next one is: a file that grows without end keeps nobody from their turn.
                 self._begin_with(turn + (read >= self._most))
                 break
+        self.moved = self._offsets() != before
         return found
+
+    def _offsets(self) -> dict[str, int]:
+        return {path: place.offset for path, place in self._places.items()}
 
     def _begin_with(self, turn: int) -> None:
         names = list(self._places)

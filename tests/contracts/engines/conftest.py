@@ -12,7 +12,11 @@ from support.dialects import DIALECTS, Dialect
 from support.engines import left
 
 
-@pytest.fixture(params=sorted(DIALECTS), scope="module")
+#: `scripted` reads the words of `command`, and puts a shell between: where there is time for everything.
+_OFTEN = [pytest.param(name, marks=pytest.mark.thorough) if name == "scripted" else name for name in sorted(DIALECTS)]
+
+
+@pytest.fixture(params=_OFTEN, scope="module")
 def adapter(request: pytest.FixtureRequest) -> Dialect:
     return DIALECTS[request.param]
 
