@@ -56,7 +56,7 @@ def test_our_meter_stops_it_within_a_request(tmp_path: Path, models: Models, lim
     Broken once: without a look at the file it ran until its wall time; with one a second, four were served.
     """
     script = models.script(calls(CODEX, "true", BIG, times=None, delay_s=0.5))
-    done = run_real(tmp_path, CODEX, script, **limit)
+    done = run_real(tmp_path, CODEX, script, request_micro=cost(BIG), **limit)
     assert (done.verdict, done.limit, done.stopped_by) == ("budget", None, None)
     assert 2 <= len(script.turns) <= 3  # of 21,000 tokens and $0.13 each
     assert done.cost_micro >= cost(BIG, BIG)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from watchbill.clock import Clock
 from watchbill.engines import bill
 from watchbill.engines.base import Engine, Limits, Result, Task
-from watchbill.engines.bill import Tariff
+from watchbill.engines.bill import Bill, Tariff
 from watchbill.engines.child import Child
 from watchbill.engines.keeper import MARKER
 from watchbill.engines.listener import REFUSED, TURNED_AWAY, Heard, Listener
@@ -81,16 +81,7 @@ def run(
         stop = watch.until_gone(task.limits, asked)
     ear.read_rest()
     verdict = _verdict(engine, stop, ear, child.exit_status)
-    refused = verdict in REFUSED
-    charged = bill.final(
-        engine,
-        ear.bill,
-        tariff,
-        unseen=ear.unseen if ear.blind else 0,
-        cut_short=stop is not None and ear.working and not refused,
-        plan=launch.plan,
-        unanswered=ear.reads_files and refused,
-    )
+    charged = _charged(engine, tariff, launch.plan, ear, stop, verdict)
     return Result(
         verdict=verdict,
         limit=stop.limit if stop else None,
@@ -107,6 +98,19 @@ def run(
         isolation=isolation.name,
         duration_s=watch.duration_s,
         windows=ear.heard().windows,
+    )
+
+
+def _charged(engine: Engine, tariff: Tariff, plan: bool, ear: Listener, stop: Stop | None, verdict: str) -> Bill:
+    refused = verdict in REFUSED
+    return bill.final(
+        engine,
+        ear.bill,
+        tariff,
+        cut_short=stop is not None and ear.working and not refused,
+        unseen=ear.unseen if ear.blind else 0,
+        plan=plan,
+        unanswered=ear.reads_files and refused,
     )
 
 

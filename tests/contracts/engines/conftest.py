@@ -11,7 +11,6 @@ import pytest
 from support.dialects import DIALECTS, Dialect
 from support.engines import left
 
-
 #: `scripted` reads the words of `command`, and puts a shell between: where there is time for everything.
 _OFTEN = [pytest.param(name, marks=pytest.mark.thorough) if name == "scripted" else name for name in sorted(DIALECTS)]
 
