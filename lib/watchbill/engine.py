@@ -9,7 +9,7 @@ from watchbill import claim, effects, evidence, fitness, money, pill, sessions, 
 from watchbill.clock import moment
 from watchbill.engines import supervise
 from watchbill.engines.base import Result
-from watchbill.engines.bill import Bill, Tariff
+from watchbill.engines.bill import Bill
 from watchbill.engines.supervise import Heard
 from watchbill.gates import unfit
 from watchbill.ledger import firings, holds, meters, windows
@@ -53,6 +53,7 @@ def run(f: Firing, tree: Tree, text: str) -> Result:
         sessions.begin_anew(f, tree)
         f.session = None
         result = _run(f, tree, text)
+    _meter(f, result)
     _keep_transcript(f, result)
     if result.verdict != "ok":
         raise _ended(f, result)
@@ -73,24 +74,21 @@ def _run(f: Firing, tree: Tree, text: str) -> Result:
         _listen(f, heard)
         return beat(f)
 
-    charges = task.tariff(f)
-    result = supervise.run(
+    f.result = supervise.run(
         f.ports.engine,
         task.of(f, tree, text),
         f.ports.isolation,
         task.jail(f, tree.path, tree.home, tree.tmp),
         f.ports.clock,
         listening_beat,
-        charges,
+        task.tariff(f),
     )
-    f.result = result
-    _meter(f, result, charges)
-    return result
+    return f.result
 
 
-def _meter(f: Firing, result: Result, charges: Tariff) -> None:
+def _meter(f: Firing, result: Result) -> None:
     """What the run is charged, on record before anything else can go wrong; and what follows when nobody can say."""
-    if result.basis == "unmeasured" and charges.capped:
+    if result.basis == "unmeasured" and task.tariff(f).capped:
         f.alert("nobody can say what this run cost; it is counted as nothing, as `unmeasured` in fleet.toml says")
     charged = Bill(result.cost_micro, result.basis)
     _listen(f, Heard(result.usage, charged, result.verdict == "ok", result.windows), final=True)

@@ -63,11 +63,12 @@ def test_a_dead_host_is_taken_over_after_its_ttl_and_its_zombie_lands_nothing(tm
     claim ever became `published`, and this waited in vain; that the zombie's own push then lands is shown, with the
     push frozen half-way, in tests/claims.
     """
-    slow = agent(scripted({"sleep": 3}, {"write": {"path": "zombie.txt", "content": "z"}}))
+    half = {"write": {"path": "half", "content": "half"}}
+    slow = agent(scripted(half, {"sleep": 3}, {"write": {"path": "zombie.txt", "content": "z"}}))
     with fleet(tmp_path, {"bosun": slow}, toml=QUICK) as one:
         two = other_host(one, "two")
         number = one.world.issue("octocat", "Do it", labels=[LABEL])
-        zombie = at_work(one, "README.md")
+        zombie = at_work(one)
         tree = tree_of(zombie)
         for pid in tree:
             os.kill(pid, signal.SIGSTOP)
