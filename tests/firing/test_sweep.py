@@ -115,12 +115,13 @@ def test_a_label_put_back_is_not_eaten_by_the_sweep(tmp_path: Path) -> None:
 
 def test_a_silent_host_s_claim_is_given_back_and_taken(tmp_path: Path) -> None:
     """No person is needed: after ttl and grace the sweep of any host gives it back. The zombie then lands nothing."""
-    zombie_engine = agent(scripted({"sleep": 4}, {"write": {"path": "z", "content": "z"}}))
+    half = {"write": {"path": "half", "content": "half"}}
+    zombie_engine = agent(scripted(half, {"sleep": 4}, {"write": {"path": "z", "content": "z"}}))
     with fleet(tmp_path, crew(zombie_engine), toml=QUICK) as one:
         two = other_host(one, "two")
         write_agent(two.home, "bosun", agent())
         number = one.world.issue("octocat", "Do it", labels=[LABEL])
-        zombie = at_work(one, "README.md")
+        zombie = at_work(one)
         tree = tree_of(zombie)
         for pid in tree:
             os.kill(pid, signal.SIGSTOP)
