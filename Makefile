@@ -7,9 +7,9 @@ BIN := .venv/bin
 demo: .venv/.made
 	@$(BIN)/watchbill demo
 
-# Many tests wait for what they started: three workers keep two cores busy.
+# Many tests wait for what they started: five workers keep two cores busy.
 test: .venv/.made
-	$(BIN)/python -m pytest -q -n $(or $(WORKERS),$(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) * 3 // 2)")) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(or $(WORKERS),$(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) * 5 // 2)")) $(PYTEST_ARGS)
 
 check: .venv/.made
 	$(BIN)/ruff format --check lib tests bin examples

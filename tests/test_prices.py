@@ -143,7 +143,7 @@ COUNT = st.integers(-5, 10**9)
 def test_tokens_never_cost_nothing(model: str | None, tokens: Tokens, table: dict[str, Price]) -> None:
     """Broken on purpose: rounded down, and without `max(1, ...)`, a token at the operator's price of nothing cost 0."""
     found = prices.price(model, tokens, table)
-    assert (found.micro > 0) == any(count > 0 for count in tokens)
+    assert (found.micro > 0) == any(count > 0 for count in tokens[:4])
     more = prices.price(model, tokens._replace(output=max(tokens.output, 0) + 1), table)
     assert more.micro >= found.micro
 

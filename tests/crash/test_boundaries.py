@@ -117,9 +117,9 @@ def test_the_probe_sees_what_the_ledger_and_the_remote_saw(tmp_path: Path) -> No
         assert sum(": after" in name and "/repos/" in name for name in seen) == len(writes) >= 8
 
 
-#: `make test` cuts half of them, .ci/run all.
+#: `make test` cuts a quarter of them, .ci/run all.
 @pytest.mark.parametrize(
-    "share", [share if share % 2 == 0 else pytest.param(share, marks=pytest.mark.thorough) for share in range(SHARES)]
+    "share", [share if share == 0 else pytest.param(share, marks=pytest.mark.thorough) for share in range(SHARES)]
 )
 def test_killed_at_every_boundary(tmp_path: Path, share: int) -> None:
     """Broken on purpose: with dead claims not repaired, published work rested as published. With the work of the dead

@@ -11,8 +11,10 @@ import pytest
 from support.dialects import DIALECTS, Dialect
 from support.engines import left
 
-#: `scripted` reads the words of `command`, and puts a shell between: where there is time for everything.
-_OFTEN = [pytest.param(name, marks=pytest.mark.thorough) if name == "scripted" else name for name in sorted(DIALECTS)]
+#: Where there is time for everything: `scripted`, which reads the words of `command`, and `codex`, which the matrix of
+#: the real programs has as well.
+_SELDOM = ("codex", "scripted")
+_OFTEN = [pytest.param(name, marks=pytest.mark.thorough) if name in _SELDOM else name for name in sorted(DIALECTS)]
 
 
 @pytest.fixture(params=_OFTEN, scope="module")
