@@ -47,10 +47,7 @@ class Ports:
     @cached_property
     def token(self) -> str:
         """The forge's credential: in this process' memory and git's environment, nowhere else."""
-        kind, _, reference = self.fleet.auth.partition(":")
-        if kind == "token":
-            return secrets.resolve(reference, os.environ)
-        return secrets.gh_token(os.environ)
+        return secrets.of_forge(self.fleet.auth, os.environ)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -57,6 +57,12 @@ def resolve(reference: str, environ: Environ) -> str:
     return _value(reference, _SCHEMES[scheme](rest, environ))
 
 
+def of_forge(auth: str, environ: Environ) -> str:
+    """What `[github] auth` names: `token:<reference>`, else gh's own. Raises Fixable (unauthorized)."""
+    kind, _, reference = auth.partition(":")
+    return resolve(reference, environ) if kind == "token" else gh_token(environ)
+
+
 def gh_token(environ: Environ) -> str:
     """The token of the GitHub command line's login. Raises Fixable (unauthorized)."""
     fix = 'gh auth login; or set [github] auth = "token:env:NAME" in fleet.toml'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from watchbill import git, money, prices
+from watchbill import git, money, prices, versions
 from watchbill.engines.base import Engine, Limits, Task
 from watchbill.engines.bill import Tariff
 from watchbill.isolation.base import Jail
@@ -73,8 +73,7 @@ def tariff(f: Firing) -> Tariff:
 
 def within(f: Firing) -> Within:
     """Where a program is asked for its version: what is hidden from the engine is hidden from it, too."""
-    layer, hidden = f.ports.isolation, _hidden(f)
-    return Within(layer.name, lambda argv, home: layer.wrap(Jail("/", (home,), (), hidden), argv))
+    return versions.inside(f.ports.isolation, _hidden(f))
 
 
 def jail(f: Firing, workdir: str, home: str, tmp: str) -> Jail:

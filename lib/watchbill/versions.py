@@ -21,7 +21,7 @@ from typing import NamedTuple
 from watchbill.engines.base import Program
 from watchbill.engines.installed import PACKAGES
 from watchbill.errors import Fixable
-from watchbill.isolation.base import program_path
+from watchbill.isolation.base import Isolation, Jail, program_path
 from watchbill.ledger import programs
 from watchbill.ledger.db import Ledger
 from watchbill.ledger.programs import Known
@@ -44,6 +44,11 @@ class Within(NamedTuple):
 
     name: str  # "none" without
     wrap: Callable[[tuple[str, ...], str], tuple[str, ...]]  # what to start, so that argv runs there and has this HOME
+
+
+def inside(layer: Isolation, hidden: tuple[str, ...]) -> Within:
+    """A layer that hides these from what runs in it."""
+    return Within(layer.name, lambda argv, home: layer.wrap(Jail("/", (home,), (), hidden), argv))
 
 
 #: As we run ourselves.

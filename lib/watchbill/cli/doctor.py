@@ -28,7 +28,7 @@ from watchbill.engines.base import Engine, Limits, Program, Task
 from watchbill.errors import Fixable
 from watchbill.home import Home, find_home
 from watchbill.isolation import bwrap, landlock, probe
-from watchbill.isolation.base import Jail, program_path
+from watchbill.isolation.base import program_path
 from watchbill.isolation.probe import Tried
 from watchbill.ledger import db
 from watchbill.outcomes import EXIT
@@ -151,11 +151,11 @@ def fleet(host: Host) -> Iterator[Finding]:
 
 def _forge(roster: Compiled) -> Finding:
     """Whether the credential for GitHub can be had; nobody is asked whether it is any good."""
-    kind, _, reference = roster.fleet.auth.partition(":")
     try:
-        _ = secrets.resolve(reference, os.environ) if kind == "token" else secrets.gh_token(os.environ)
+        secrets.of_forge(roster.fleet.auth, os.environ)
     except Fixable as problem:
         return _problem("fleet", "GitHub", "wrong", problem)
+    reference = roster.fleet.auth.partition(":")[2]
     return Finding("fleet", "GitHub", "ok", f"its credential is there: {reference or 'of gh'}")
 
 
@@ -218,8 +218,7 @@ def _version(host: Host, name: str, program: Program, agents: tuple[str, ...]) -
     asked = {host.roster.agents[agent].isolation for agent in agents} if host.roster else set()
     layer = isolation.choose("none" if asked == {"none"} else "auto")
     hidden = (os.path.expanduser("~"), host.home.root)
-    within = versions.Within(layer.name, lambda argv, home: layer.wrap(Jail("/", (home,), (), hidden), argv))
-    return versions.accept(name, program, versions.ask(name, program, within))
+    return versions.accept(name, program, versions.ask(name, program, versions.inside(layer, hidden)))
 
 
 def _where(engine: Engine, options: Mapping[str, Any]) -> str:

@@ -167,6 +167,10 @@ class Event(NamedTuple):
 TROUBLE = ("rate_limited", "auth", "billing", "overloaded", "context", "refused", "max_turns", "budget")
 
 
+#: Trouble that the provider makes: nobody else's run will fare better.
+TURNED_AWAY = ("rate_limited", "billing", "overloaded", "auth")
+
+
 class Transcript(Protocol):
     """What an engine writes below its HOME while it runs; a session that remembers how far it has read."""
 

@@ -22,7 +22,7 @@ from decimal import Decimal
 from watchbill.engines import command
 from watchbill.engines.base import Conversation, Event, Launch, Program, Task, Transcript
 from watchbill.engines.claude_events import MOST_ANSWER, Written, read
-from watchbill.engines.installed import find
+from watchbill.engines.installed import find, malformed, own_words
 from watchbill.engines.transcripts import newest
 from watchbill.errors import Fixable
 from watchbill.isolation.base import program_path
@@ -147,14 +147,14 @@ def _words(task: Task) -> list[str]:
         words += ["--resume", task.session.id]
     if guidance := _guidance(task.guidance):
         words += ["--append-system-prompt", guidance]
-    return [*words, "--permission-mode", "dontAsk", *_own_words(task)]
+    return [*words, "--permission-mode", "dontAsk", *own_words(name, task, '["--effort", "high"]')]
 
 
 def _tool(word: str) -> tuple[str, str]:
     """`Bash(git *)` is the tool Bash, allowed for no more than that."""
     found = _TOOL.fullmatch(word)
     if found is None:
-        raise _malformed(f"tools: {word!r} is no tool's name", "tools: Read, Edit, Write, Bash")
+        raise malformed(name, f"tools: {word!r} is no tool's name", "tools: Read, Edit, Write, Bash")
     return found[1], found[2] or ""
 
 
@@ -165,17 +165,6 @@ def _allowed(tool: str, of_it: str, alone: bool) -> str:
 def _guidance(text: str) -> str:
     """As much of it as an argument holds; an argument has no NUL."""
     return text.replace("\0", "").encode("utf-8", "replace")[:_MOST_GUIDANCE].decode("utf-8", "ignore")
-
-
-def _own_words(task: Task) -> list[str]:
-    words = task.options.get("args") or []
-    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise _malformed(f"args is {words!r}", 'args = ["--effort", "high"]')
-    return list(words)
-
-
-def _malformed(why: str, fix: str) -> Fixable:
-    return Fixable("WB-ENGINE-09", "engine claude: this is no list of words for its command line", why=why, fix=fix)
 
 
 def _can_confine(task: Task) -> None:

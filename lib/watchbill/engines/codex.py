@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from watchbill.engines import command
 from watchbill.engines.base import Conversation, Event, Launch, Program, Task, Transcript
 from watchbill.engines.codex_events import HOME, ROLLOUTS, Rollouts, main_thread, read
-from watchbill.engines.installed import find
+from watchbill.engines.installed import find, own_words
 from watchbill.engines.transcripts import newest
 from watchbill.errors import Fixable
 from watchbill.isolation import bwrap
@@ -126,7 +126,8 @@ def launch(task: Task) -> Launch:
     words += ["-m", task.model] if task.model else []
     for key, value in settings.items():
         words += ["-c", f"{key}={_toml(value)}"]
-    words += [*_own_words(task), *([task.session.id] if task.session else []), "-"]
+    words += own_words(name, task, '["-c", "model_reasoning_effort=high"]')
+    words += [*([task.session.id] if task.session else []), "-"]
     # What an operator set in one of these went into the pipe.
     env = {"CODEX_HOME": os.path.join(task.home, HOME), **{one: "" for one in variables if one in task.env}}
     return Launch(
@@ -156,14 +157,6 @@ def session(home: str) -> Conversation | None:
 
 def succeeded(exit_status: int, final: Event | None) -> bool:
     return exit_status == 0 and final is not None and final.ok is True
-
-
-def _own_words(task: Task) -> list[str]:
-    words = task.options.get("args") or []
-    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise Fixable("WB-ENGINE-09", "engine codex: this is no list of words for its command line",
-                      why=f"args is {words!r}", fix='args = ["-c", "model_reasoning_effort=high"]')  # fmt: skip
-    return list(words)
 
 
 def _sandbox(task: Task) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from watchbill.engines.base import Event, Filled, Tokens, Usage
+from watchbill.engines.base import TURNED_AWAY, Event, Filled, Tokens, Usage
 from watchbill.engines.command import as_object, number
 from watchbill.engines.transcripts import Files
 
@@ -44,7 +44,6 @@ _WORDS = {
     "unauthorized": "auth",
     "usage_limit_exceeded": "rate_limited",
 }
-_TURNED_AWAY = ("auth", "billing", "overloaded", "rate_limited")
 #: How a sentence begins, where there is nothing else to go by: stdout has no codes, and `usage_limit_exceeded` is said
 #: of three different things.
 _SENTENCES = (
@@ -100,7 +99,7 @@ def _error(text: str) -> Event | None:
     attempt = _AGAIN.match(text)
     reason = text[attempt.end() :] if attempt else text
     trouble = _by_sentence(reason)
-    if attempt and trouble not in _TURNED_AWAY:  # the next may go well, and then it was nothing
+    if attempt and trouble not in TURNED_AWAY:  # the next may go well, and then it was nothing
         return None
     if trouble is not None:
         return Event(trouble, text=text, until=_until(trouble, reason))

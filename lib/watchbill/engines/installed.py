@@ -39,6 +39,19 @@ def find(engine: str, task: Task) -> str:
     return real if engine in beyond and _native(real) else found
 
 
+def own_words(engine: str, task: Task, example: str) -> list[str]:
+    """`args` of its options: further words of its command line. Fixable WB-ENGINE-09."""
+    words = task.options.get("args") or []
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) and "\0" not in word for word in words):
+        raise malformed(engine, f"args is {words!r}", f"args = {example}")
+    return list(words)
+
+
+def malformed(engine: str, why: str, fix: str) -> Fixable:
+    what = f"engine {engine}: this is no list of words for its command line"
+    return Fixable("WB-ENGINE-09", what, why=why, fix=fix)
+
+
 def _behind_npm(engine: str, found: str, script: str) -> str:
     """As the script itself looks for it: in a package beside it or above, or in its own folder."""
     folder = os.path.dirname(os.path.dirname(script))

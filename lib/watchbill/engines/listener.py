@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 from watchbill.clock import Clock
 from watchbill.engines import bill
-from watchbill.engines.base import TROUBLE, Engine, Event, Filled, Limits, Task, Usage
+from watchbill.engines.base import TROUBLE, TURNED_AWAY, Engine, Event, Filled, Limits, Task, Usage
 from watchbill.engines.bill import Bill, Tariff
 from watchbill.engines.stream import Lines
 from watchbill.engines.watch import Stop
 
-#: Trouble that the provider makes: nobody else's run will fare better.
-TURNED_AWAY = ("rate_limited", "billing", "overloaded", "auth")
 #: Verdicts whose last request was answered with a no, that costs nothing.
 REFUSED = (*TURNED_AWAY, "context")
 _WAITS_S = 120.0  # who was turned away and says nothing more for so long is waiting

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from watchbill.clock import Clock
 from watchbill.engines import bill
-from watchbill.engines.base import Engine, Limits, Result, Task
+from watchbill.engines.base import TURNED_AWAY, Engine, Limits, Result, Task
 from watchbill.engines.bill import Bill, Tariff
 from watchbill.engines.child import Child
 from watchbill.engines.keeper import MARKER
-from watchbill.engines.listener import REFUSED, TURNED_AWAY, Heard, Listener
+from watchbill.engines.listener import REFUSED, Heard, Listener
 from watchbill.engines.stream import Log
 from watchbill.engines.transcripts import folder
 from watchbill.engines.watch import LADDER, Beat, Deaf, Stop, Watch
