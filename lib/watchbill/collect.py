@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from watchbill import evidence, render, scan
+from watchbill import evidence, scan, wording
 from watchbill.git import GitError
 from watchbill.live import Firing, Target, Tree, Work
 from watchbill.outcomes import Ended
@@ -55,7 +55,7 @@ def scanned(f: Firing, target: Target, tree: Tree, frozen: str) -> Work:
     diff, added, removed = mirror.diff(tree.base, frozen)
     summary = {"files": len(changes), "added": added, "removed": removed, "tree": frozen, "base": tree.base}
     digest = evidence.keep(f, "diff", diff, summary)
-    commit = mirror.commit(frozen, tree.base, render.commit_message(f, target), f.agent.name, f.now)
+    commit = mirror.commit(frozen, tree.base, wording.commit_message(f, target), f.agent.name, f.now)
     work = Work(frozen, commit, len(changes), added, removed, digest)
     f.work = work
     f.note("collected", **summary)

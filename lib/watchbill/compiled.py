@@ -4,13 +4,11 @@
 lies on the way to a refusal. The shapes below are the whole contract between the two.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any, NamedTuple
 
-VERSION = 3
+VERSION = 5
 
 
 class Cap(NamedTuple):
@@ -38,6 +36,7 @@ class Agent(NamedTuple):
     description: str
     role: str
     schedule: str  # as written; "manual" when absent
+    slots: tuple[tuple[int, ...], ...]  # the same shifted, as slots.py reads it; empty: by hand, an interval
     engine: dict[str, Any]  # {"use": "command", "argv": [...], "fallback": ...}: keys beyond `use` belong to the engine
     uses: tuple[Use, ...]  # that engine, then its fallback; empty for a role that runs none
     model: str | None
@@ -110,6 +109,15 @@ class Price(NamedTuple):
     cache_write: int
 
 
+class Timers(NamedTuple):
+    """How the operating system starts firings on this host: [schedule] of fleet.toml."""
+
+    use: str = "auto"  # auto | systemd | launchd | loop
+    path: str = ""  # PATH of what timers start; empty: `schedulers.units.default_path()`
+    margin_s: int = 900  # what a firing may take beyond engine and checks: git, GitHub, queues of locks
+    env: dict[str, str] = {}  # further variables of what timers start; never a secret, the system shows them
+
+
 class Fleet(NamedTuple):
     """Everything in fleet.toml that a firing needs."""
 
@@ -130,6 +138,7 @@ class Fleet(NamedTuple):
     breaker: Breaker
     ledger_keep_s: int  # how long `ledger prune` keeps history
     isolation_rw: tuple[str, ...]  # further paths an engine and checks may write, e.g. a package cache
+    timers: Timers
 
 
 class Compiled(NamedTuple):
@@ -150,6 +159,7 @@ def to_json(compiled: Compiled) -> str:
     fleet["claims"] = compiled.fleet.claims._asdict()
     fleet["host"] = compiled.fleet.host._asdict()
     fleet["breaker"] = compiled.fleet.breaker._asdict()
+    fleet["timers"] = compiled.fleet.timers._asdict()
     fleet["prices"] = {model: price._asdict() for model, price in compiled.fleet.prices.items()}
     agents = {
         name: {
@@ -199,6 +209,7 @@ def from_json(text: str) -> Compiled:
         breaker=Breaker(**f["breaker"]),
         ledger_keep_s=f["ledger_keep_s"],
         isolation_rw=tuple(f["isolation_rw"]),
+        timers=Timers(**f["timers"]),
     )
     agents = {
         name: Agent(
@@ -208,6 +219,7 @@ def from_json(text: str) -> Compiled:
                 "uses": tuple(Use(**u) for u in a["uses"]),
                 "repos": tuple(a["repos"]),
                 "tools": tuple(a["tools"]),
+                "slots": tuple(tuple(mask) for mask in a["slots"]),
             }
         )
         for name, a in raw["agents"].items()

@@ -3,8 +3,6 @@
 Paths are plain strings: `pathlib` would cost the refused firing more than the reading of the ledger.
 """
 
-from __future__ import annotations
-
 import os
 from typing import NamedTuple
 
@@ -53,14 +51,27 @@ class Home(NamedTuple):
         return os.path.join(self.root, "locks")
 
     @property
+    def units(self) -> str:
+        """What was applied: launchers of the roles, copies of the units, who applied them and when."""
+        return os.path.join(self.root, "units")
+
+    @property
+    def held(self) -> str:
+        return os.path.join(self.root, "held")
+
+    def gate(self, agent: str | None = None) -> str:
+        """The file that keeps an agent, or all of them, from being started while it is there."""
+        return os.path.join(self.held, f"agent-{agent}" if agent else "all")
+
+    @property
     def host(self) -> str:
         return os.path.join(self.root, "host.json")
 
 
 def find_home(environ: dict[str, str] | os._Environ[str], flag: str | None = None) -> Home:
-    """`--home` > `$WATCHBILL_HOME` > `~/.watchbill`."""
+    """`--home` > `$WATCHBILL_HOME` > `~/.watchbill`; by its real path, so that one home has one name."""
     root = flag or environ.get("WATCHBILL_HOME") or os.path.join(os.path.expanduser("~"), ".watchbill")
-    return Home(os.path.abspath(os.path.expanduser(root)))
+    return Home(os.path.realpath(os.path.expanduser(root)))
 
 
 def existing_home(environ: dict[str, str] | os._Environ[str], flag: str | None = None) -> Home:

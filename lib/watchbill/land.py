@@ -7,7 +7,7 @@ forward from the claim's record without running the agent again, which is what `
 
 from __future__ import annotations
 
-from watchbill import claim, collect, effects, projection, render, verify
+from watchbill import claim, collect, effects, projection, verify, wording
 from watchbill.claims import rules
 from watchbill.claims.record import ClaimRecord
 from watchbill.claims.refs import Move
@@ -65,7 +65,7 @@ def _push(f: Firing, work: Work) -> None:
 def _pushed(f: Firing, work: Work) -> effects.Receipt:
     assert f.claim is not None
     target, held = f.claim.target, f.claim
-    title, body = render.pull_request(f, held)
+    title, body = wording.pull_request(f, held)
     record = claim.next_record(
         f.now,
         held.record,

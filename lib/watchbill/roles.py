@@ -1,4 +1,7 @@
-"""Where the role scripts lie: in the package of an installed wheel, in `bin/` of a checkout. Standard library only."""
+"""Where the role scripts and unit templates lie: in the package of an installed wheel, beside `lib/` in a checkout.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import os
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
-def directory() -> str:
-    """The folder of the role scripts."""
-    inside = os.path.join(_PACKAGE, "bin")
-    return inside if os.path.isdir(inside) else os.path.normpath(os.path.join(_PACKAGE, "..", "..", "bin"))
+def beside(folder: str) -> str:
+    """`bin`, `launchd` or `systemd`."""
+    inside = os.path.join(_PACKAGE, folder)
+    return inside if os.path.isdir(inside) else os.path.normpath(os.path.join(_PACKAGE, "..", "..", folder))
 
 
 def script_of(role: str) -> str:
     """The script that plays a role."""
-    return os.path.join(directory(), role)
+    return os.path.join(beside("bin"), role)

@@ -20,11 +20,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from watchbill import compiled, money
 from watchbill import roster_values as values
-from watchbill.compiled import Agent, Breaker, Cap, Claims, Compiled, Fleet, Host, Labels, Price, Repo
-from watchbill.roster_checks import check_agent, check_fleet
+from watchbill.compiled import Agent, Breaker, Cap, Claims, Compiled, Fleet, Host, Labels, Price, Repo, Timers
+from watchbill.roster_checks import check_agent, check_env, check_fleet
 from watchbill.roster_engines import uses
 from watchbill.roster_errors import Path, RosterErrors, Source, check_prompt, explain, toml_lines
-from watchbill.schedulers import schedule
+from watchbill.schedulers import schedule, spread
 
 
 def compile_roster(root: str) -> Compiled:
@@ -170,6 +170,13 @@ class _BreakerTable(_Table):
     wait: Period = Breaker().wait_s
 
 
+class _ScheduleTable(_Table):
+    use: Annotated[str, BeforeValidator(values.scheduler)] = Timers().use
+    path: Annotated[str, BeforeValidator(values.search_path)] = Timers().path
+    margin: Period = Timers().margin_s
+    env: dict[str, str] = {}
+
+
 class _LedgerTable(_Table):
     keep: Period = 90 * 86_400
 
@@ -231,6 +238,7 @@ class _FleetFile(_Table):
     host: _HostTable = _HostTable()
     breaker: _BreakerTable = _BreakerTable()
     ledger: _LedgerTable = _LedgerTable()
+    schedule: _ScheduleTable = _ScheduleTable()
 
 
 def _fleet_of(source: Source, text: str, root: str) -> Fleet | None:
@@ -247,6 +255,11 @@ def _fleet_of(source: Source, text: str, root: str) -> Fleet | None:
         return None
     fleet = _fleet(model, root)
     check_fleet(source, fleet, model.fleet.repos, model.repo)
+    check_env(source, ("schedule", "env"), model.schedule.env, "the system shows to everybody")
+    if "PATH" in model.schedule.env:
+        source.add(
+            ("schedule", "env", "PATH"), 'has a key of its own; right would be: path = "/usr/local/bin:/usr/bin:/bin"'
+        )
     return fleet
 
 
@@ -282,6 +295,7 @@ def _fleet(model: _FleetFile, root: str) -> Fleet:
         breaker=Breaker(model.breaker.failures, model.breaker.wait),
         ledger_keep_s=model.ledger.keep,
         isolation_rw=tuple(os.path.expanduser(path) for path in model.isolation.rw),
+        timers=Timers(model.schedule.use, model.schedule.path, model.schedule.margin, model.schedule.env),
     )
 
 
@@ -388,11 +402,13 @@ def _agent(source: Source, model: _AgentFile, fleet: Fleet | None, body: str) ->
     if ours.engine is not None and ours.engine.fallback:
         engine["fallback"] = ours.engine.fallback
     known = fleet.repos if fleet else ()
+    text, slots = _schedule(source, ours, model.name)
     return Agent(
         name=model.name,
         description=model.description,
         role=ours.role,
-        schedule=_schedule(source, ours),
+        schedule=text,
+        slots=slots,
         engine=engine,
         uses=uses(engine, model.model, fleet),
         model=None if model.model == "inherit" else model.model,
@@ -407,19 +423,18 @@ def _agent(source: Source, model: _AgentFile, fleet: Fleet | None, body: str) ->
     )
 
 
-def _schedule(source: Source, ours: _WatchbillMap) -> str:
-    """The schedule in the words of its grammar; `manual` when there is none."""
+def _schedule(source: Source, ours: _WatchbillMap, agent: str) -> tuple[str, tuple[tuple[int, ...], ...]]:
+    """The schedule in the words of its grammar, `manual` when there is none; and when that is, for this agent."""
     given = {key: text for key in ("every", "at", "schedule") if (text := getattr(ours, key)) is not None}
     if len(given) > 1:
         source.add(("watchbill", list(given)[1]), f"{' and '.join(given)} are given; one of them says when")
     for key, text in given.items():
         whole = f"every {text}" if key == "every" else f"daily {text}" if key == "at" and text[:1].isdigit() else text
         try:
-            schedule.check(whole)
+            return " ".join(whole.split()), spread.slots(schedule.check(whole), agent)
         except ValueError as bad:
             source.add(("watchbill", key), str(bad))
-        return " ".join(whole.split())
-    return "manual"
+    return "manual", ()
 
 
 # YAML

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from watchbill import money, secrets
+from watchbill import money, scan, secrets
 from watchbill.compiled import Agent, Cap, Fleet
 from watchbill.roster_errors import Path, Source, nearest
 from watchbill.roster_values import ENGINE_MONEY, ENGINES, WITHOUT_ENGINE, dollars, share_ppm
@@ -69,7 +69,7 @@ def check_engine(source: Source, path: Path, name: str, table: Mapping[str, Any]
                 here, secrets.problem_of(value) or "" if isinstance(value, str) else "must be a secret reference"
             )
         elif key == "env":
-            _check_env(source, here, value)
+            check_env(source, here, value, "every tool of the engine would see")
         elif known is not None and key in ("argv", "args") and not _is_words(value, 1 if key == "argv" else 0):
             source.add(
                 here, "must be a list of words, the program first" if key == "argv" else "must be a list of words"
@@ -101,8 +101,8 @@ def _check_money(source: Source, here: Path, key: str, value: object) -> None:
 _OURS = r"HOME|TMPDIR|XDG_\w+|GIT_\w+|WATCHBILL_\w+|CLAUDE_CONFIG_DIR|CLAUDE_CODE_TMPDIR|CODEX_HOME"
 
 
-def _check_env(source: Source, here: Path, value: object) -> None:
-    """Names and texts that a process can be given, and no secret: tools see an engine's environment."""
+def check_env(source: Source, here: Path, value: object, seen: str) -> None:
+    """Names and texts that a process can be given, and no secret. `seen`: by whom it would be seen."""
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         source.add(here, "must be a map of names to text")
         return
@@ -112,14 +112,15 @@ def _check_env(source: Source, here: Path, value: object) -> None:
         elif re.fullmatch(_OURS, name):
             source.add((*here, name), "is for Watchbill to say: each run has its own")
         elif re.search(r"://[^/@\s]*:[^/@\s]+@|(?i:authorization *:)", text):
-            source.add((*here, name), "holds a password, which every tool of the engine would see")
+            source.add((*here, name), f"holds a password, which {seen}")
         elif (
             re.search(r"(?i)KEY|TOKEN|SECRET|PASSWORD", name)
             and text
             and not re.fullmatch(r"[0-9]{1,9}|true|false", text)
         ):
-            source.add((*here, name), "looks like a secret, which every tool of the engine would see; right would be:"
-                       ' key = "file:/path"')  # fmt: skip
+            source.add((*here, name), f'looks like a secret, which {seen}; right would be: key = "file:/path"')
+        elif scan.redact(text, ()) != text:
+            source.add((*here, name), f"holds what looks like a secret, which {seen}")
 
 
 def _is_period(value: object) -> bool:

@@ -6,6 +6,7 @@ No message repeats what may be a secret. Standard library only.
 
 from __future__ import annotations
 
+import os
 import re
 import zoneinfo
 from decimal import Decimal, InvalidOperation
@@ -65,6 +66,25 @@ def period(value: object) -> int:
     if found == 0:
         raise ValueError("must be more than nothing; right would be: 25m")
     return found
+
+
+def scheduler(value: object) -> str:
+    known = ("auto", "systemd", "launchd", "loop")
+    if value not in known:
+        raise ValueError(f"{value!r} is no scheduler{nearest(str(value), known)}")
+    return str(value)
+
+
+def search_path(value: object) -> str:
+    """A PATH: absolute directories with colons between; `~` is the operator's home."""
+    folders = [os.path.expanduser(one) for one in value.split(":")] if isinstance(value, str) else []
+    right = "right would be: ~/.local/bin:/usr/local/bin:/usr/bin:/bin"
+    for one in folders:
+        if not os.path.isabs(one) or not one.isprintable() or '"' in one:
+            raise ValueError(f"{one!r} is no absolute directory; {right}")
+    if not folders:
+        raise ValueError(f"{value!r} is no search path; {right}")
+    return ":".join(folders)
 
 
 def micro_dollars(value: object) -> int:

@@ -3,8 +3,6 @@
 Standard library only: this module lies on the way to a refusal.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -18,7 +18,9 @@ from watchbill.ledger import chain, problems, seal, witness
 from watchbill.ledger.turns import turn
 
 #: The schema this program knows: the number of the last file in schema/.
-VERSION = 6
+VERSION = 7
+#: The release of the library that this Python was built with.
+SQLITE = sqlite3.sqlite_version_info
 #: For how long another process may keep the ledger locked; read when it is needed.
 BUSY_S = 15.0
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
@@ -40,8 +42,25 @@ def load_queries(text: str) -> dict[str, str]:
 
 
 def _read_queries() -> dict[str, str]:
+    return load_queries(_text_of_queries())
+
+
+def _text_of_queries() -> str:
     with open(os.path.join(_HERE, "queries.sql"), encoding="utf-8") as file:
-        return load_queries(file.read())
+        return file.read()
+
+
+class _Queries(dict[str, str]):
+    """The same, each found when it is wanted: a refusal wants ten of some two hundred."""
+
+    def __init__(self) -> None:
+        self._text = "\n" + _text_of_queries()
+
+    def __missing__(self, name: str) -> str:
+        start = self._text.index("\n", self._text.index(f"\n-- {name}: ") + 1)
+        end = self._text.find("\n-- ", start)
+        self[name] = self._text[start : end if end > 0 else None].strip()
+        return self[name]
 
 
 class Refused(Exception):
@@ -57,7 +76,7 @@ class Ledger:
     def __init__(self, path: str, connection: sqlite3.Connection, file: tuple[int, int] | None = None) -> None:
         self.path = path
         self._connection = connection
-        self._queries = _read_queries()
+        self._queries = _Queries()
         self._inside = False
         self._file = file
 
@@ -218,6 +237,20 @@ def open_ledger(path: str) -> Ledger:
         connection.close()
         raise
     return Ledger(path, connection, file)
+
+
+@contextmanager
+def as_it_lies(path: str) -> Iterator[Ledger | None]:
+    """To read only, whatever its version: nothing is made or upgraded. None: there is none."""
+    if not os.path.exists(path):
+        yield None
+        return
+    with translated(path):
+        connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    try:
+        yield Ledger(path, connection)
+    finally:
+        connection.close()
 
 
 def _create(path: str, known: chain.Tip | None) -> tuple[int, int] | None:

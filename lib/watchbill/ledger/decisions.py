@@ -1,7 +1,5 @@
 """Table `decisions`: every gate's and every candidate's verdict, with its numbers; also when it let pass."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

@@ -1,10 +1,8 @@
 """Table `firings`: one row a run of an agent."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
-from watchbill.ledger.db import Ledger
+from watchbill.ledger.db import Ledger, as_it_lies
 from watchbill.outcomes import DIED, Ending
 
 
@@ -127,3 +125,10 @@ def of_agent(ledger: Ledger, agent: str, count: int = 1) -> list[Firing]:
 def of_issue(ledger: Ledger, repo: str, number: int) -> list[Firing]:
     """Oldest first."""
     return [Firing(*row) for row in ledger.rows("firings_of_issue", repo=repo, number=number)]
+
+
+def newest(path: str) -> int | None:
+    """When the firing began that began last, UTC epoch seconds, by the ledger as it lies there; nothing is written."""
+    with as_it_lies(path) as ledger:
+        row = ledger.row("firings_newest") if ledger else None
+    return int(row[0]) if row else None

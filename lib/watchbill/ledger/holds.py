@@ -1,7 +1,5 @@
 """Table `holds`: reasons not to fire; some end by a person's hand, some by time, some heal."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from watchbill.ledger import seal

@@ -29,6 +29,9 @@ FROM firings WHERE id = :id
 -- firings_like: firings whose id starts so
 SELECT id FROM firings WHERE id >= :prefix AND id < :beyond ORDER BY id LIMIT 3
 
+-- firings_newest: when it began; ids grow with time
+SELECT started FROM firings ORDER BY id DESC LIMIT 1
+
 -- firings_live: of this host, not ended by the ledger's account
 SELECT id, agent, role, host, boot, pid, pid_started, due, started, ended, outcome, exit, reason, reason_id, config,
        repo_id, repo, number, pull_request, branch, generation, cost_micro, cost_basis,
@@ -421,3 +424,25 @@ SELECT 1 FROM evidence WHERE digest = :digest LIMIT 1
 
 -- base_check_with: does a cached check name these bytes
 SELECT 1 FROM base_checks WHERE digest = :digest LIMIT 1
+
+-- overdue_open: episodes that are not over
+SELECT agent, slot, noticed_at, firing, why FROM overdue WHERE host = :host AND over_at IS NULL
+
+-- overdue_begin: nothing is changed when another firing noticed it
+INSERT INTO overdue (agent, host, slot, noticed_at, firing, why)
+VALUES (:agent, :host, :slot, :noticed_at, :firing, :why) ON CONFLICT DO NOTHING
+
+-- overdue_end: it fired again
+UPDATE overdue SET over_at = :at WHERE host = :host AND agent = :agent AND over_at IS NULL
+
+-- overdue_last: an agent's newest firing
+SELECT started, ended, due FROM firings
+WHERE agent = :agent AND host = :host AND started <= :now ORDER BY id DESC LIMIT 1
+
+-- overdue_freed: when a hold was last lifted that kept an agent from being started at all
+SELECT max(lifted_at) FROM holds
+WHERE kind IN ('pause', 'stop') AND lifted_at IS NOT NULL
+  AND (scope = 'fleet' OR (scope = 'host' AND subject = :host) OR (scope = 'agent' AND subject = :agent))
+
+-- overdue_before: anybody's newest firing before that id
+SELECT started FROM firings WHERE id < :id AND host = :host ORDER BY id DESC LIMIT 1

@@ -1,7 +1,5 @@
 """Tables `grants`, `reservations` and `spend`: money is reserved before it is spent, and settled after."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Table `windows`: how full a subscription's windows were when an engine last said so."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from watchbill.ledger.db import Ledger
