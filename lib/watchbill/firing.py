@@ -19,6 +19,7 @@ from watchbill import (
     land,
     lock,
     look,
+    overdue,
     pill,
     poll,
     quota,
@@ -130,6 +131,7 @@ def main(woken: Woken, roster: Compiled, agent: Agent) -> int:
             f = Firing(woken.row, agent, roster, ports, woken.options, woken.started_ms)
             f.heed_signals()
             try:
+                overdue.notice(f)
                 story = rehearse if woken.options.dry_run else STORIES[agent.role]
                 return story(f).exit
             finally:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
-from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from watchbill import holds, scan
+from watchbill import deadline, holds, logs, scan
 from watchbill.admit import Section
 from watchbill.claims.record import ClaimRecord
 from watchbill.compiled import Agent, Compiled, Labels, Repo, Use
@@ -29,10 +27,8 @@ from watchbill.ledger.holds import Hold
 from watchbill.ledger.meters import Meter
 from watchbill.outcomes import Ended
 from watchbill.ports import Ports
+from watchbill.signals import SETTLING, Signals
 from watchbill.woken import Options
-
-#: Steps that a signal does not stop: they give back what the firing owns.
-_SETTLING = frozenset({"settle", "report", "tidy"})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,7 +128,6 @@ class Firing:
         self.earlier: str | None = None  # work of a stopped firing: "applied" to the worktree, or it "conflicts"
         self.comment_ids: dict[tuple[int, int], int] = {}  # (repository id, issue) -> our one comment there
         self.session: Session | None = None  # a stopped firing's conversation, gone on with
-        self.engine_started = False
         self.meter: Meter | None = None  # as last written down
         self.windows: tuple[Filled, ...] = ()  # as last written down
         self.used: Mapping[str, int] = {}  # what is settled by unit, once known and until it is on record
@@ -142,7 +137,7 @@ class Firing:
         self.told = False  # the one line on stdout is out
         self.counted = False  # this end counts as an attempt at the issue
         self.settled: tuple[int, str] | None = None  # micro-dollars and basis, once known
-        self.signal: int | None = None
+        self.signals = Signals()
         self.decided: list[Decision] = []
         self._ordinal = 0
         self._renewed_at = ports.clock.elapsed()
@@ -151,6 +146,7 @@ class Firing:
         with contextlib.suppress(OSError):  # `note` says so
             os.makedirs(ports.home.logs, mode=0o700, exist_ok=True)
         self._log_path = os.path.join(ports.home.logs, f"{agent.name}.log")
+        logs.rotate(self._log_path)
 
     @property
     def now(self) -> int:
@@ -178,6 +174,19 @@ class Firing:
     def use(self) -> Use | None:
         """What it runs on; None for a role without an engine."""
         return self.ports.use
+
+    @property
+    def signal(self) -> int | None:
+        """What asks this firing to end."""
+        return self.signals.number
+
+    @property
+    def engine_started(self) -> bool:
+        return self.signals.spent
+
+    @engine_started.setter
+    def engine_started(self, started: bool) -> None:
+        self.signals.spent = started
 
     def held(self, target: Target | None = None, *, beginning: bool = False) -> Hold | None:
         """The hold that forbids this firing to go on (with `target`, or with what it owns), read now.
@@ -222,7 +231,7 @@ class Firing:
 
     def step(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step of the story, on record: when it began, how long it took, how it ended."""
-        if name not in _SETTLING:
+        if name not in SETTLING:
             self.obey()
         self._ordinal += 1
         ordinal, clock = self._ordinal, self.ports.clock
@@ -234,7 +243,8 @@ class Firing:
             steps.begin(self.ledger, self.id, ordinal, name, int(began * 1000))
         verdict, detail = "failed", None
         try:
-            value = function(*args, **kwargs)
+            with self.signals.within(name):
+                value = function(*args, **kwargs)
             verdict = "ok"
             return value
         except Ended as end:
@@ -283,16 +293,12 @@ class Firing:
         return scan.redact(text, self.ports.secrets())
 
     def heed_signals(self) -> None:
-        """SIGTERM and SIGINT end the firing at its next step, or at the engine's next beat; nothing is dropped."""
-
-        def heard(number: int, _frame: FrameType | None) -> None:
-            self.signal = number
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, heard)
+        """What asks the firing to end is heeded from now on, its own deadline too; nothing is dropped."""
+        age_s = self.ports.clock.now() - self.started_ms / 1000
+        limit_s, grace_s = deadline.of(self.agent, self.fleet), deadline.grace_of(self.fleet)
+        self.signals.heed()
+        self.signals.end_after(limit_s, age_s, grace_s, self.id, self._log_path)
 
     def obey(self) -> None:
-        """Raise Ended when a signal asked this firing to stop."""
-        if self.signal is not None:
-            name = signal.Signals(self.signal).name
-            raise Ended("cancelled", f"stopped by {name}", "signal", 128 + self.signal)
+        """Raise Ended when this firing was asked to end."""
+        self.signals.obey()

@@ -34,4 +34,4 @@ def late(f: Firing, end: Ending, error: Exception) -> None:
 def _print(f: Firing, row: Row) -> None:
     cap = next((cap.limit for cap in f.agent.caps if cap.scope == "firing" and cap.unit == "usd"), None)
     f.told = True
-    print(told.as_json(row) if f.options.json else told.as_line(row, cap), flush=True)
+    told.tell(row, f.ports.home.logs, json=f.options.json, scheduled=f.options.scheduled, cap_micro=cap)

@@ -135,7 +135,8 @@ def _put_by(f: Firing, owned: Claim, to: str, end: Ending) -> tuple[Move, ...]:
     target, session = owned.target, f.ports.claim_refs(owned.target.repo)
     if to == "human":
         return claim.aside(f, owned, owned.record.head, target.wip_tip)
-    if f.kept_commit is None or end.outcome not in _STOPPED or f.kept_commit == target.wip_tip:
+    stopped = end.outcome in _STOPPED or end.reason_id == "deadline"
+    if f.kept_commit is None or not stopped or f.kept_commit == target.wip_tip:
         return ()
     mirror = f.ports.mirror(target.repo)
     changes = mirror.changes(owned.record.base, mirror.tree_of(f.kept_commit))

@@ -5,8 +5,6 @@ do while the shared poll is fresh, never imports a third-party module, forks, or
 Only past that point is `firing` imported, and with it the rest of the program.
 """
 
-from __future__ import annotations
-
 import os
 from typing import NamedTuple
 
@@ -23,6 +21,7 @@ from watchbill.ledger import db
 from watchbill.ledger.decisions import Decision
 from watchbill.ledger.firings import Firing
 from watchbill.outcomes import Ending
+from watchbill.schedulers import slots
 from watchbill.woken import Options, Woken, refuse
 
 
@@ -52,7 +51,7 @@ def up(role: str | None, options: Options) -> int | Past | Broken:
     if roster is not None and (agent := roster.agents.get(options.agent)):
         # A pause of the agent or a stop needs no parsing; every other gate could say otherwise after the edit.
         bare = agent._replace(role="", uses=(), repos=(), engine={}, caps=())
-        refused = _gates(woken, roster, agent, bare)
+        refused = _gates(_as(woken, roster, agent), roster, agent, bare)
         if refused is not None:
             return refused
     try:
@@ -78,6 +77,12 @@ def _wake(role: str | None, options: Options) -> Woken:
     return Woken(options, home, clock, ledger, row, int(started * 1000))
 
 
+def _as(woken: Woken, roster: Compiled, agent: Agent) -> Woken:
+    """The same, knowing whom it fires, by which roster, and for which slot of the schedule."""
+    due = slots.due(agent.slots, woken.clock.now()) if woken.options.scheduled else None
+    return woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest, due=due))
+
+
 def _past_roster(role: str | None, woken: Woken, roster: Compiled) -> int | Past | Broken:
     agent = roster.agents.get(woken.options.agent)
     if agent is None or (role and agent.role != role):
@@ -87,11 +92,12 @@ def _past_roster(role: str | None, woken: Woken, roster: Compiled) -> int | Past
             if agent is None
             else (f"agent {agent.name!r} plays the role {agent.role}, not {role}")
         )
-        return Broken(woken, roster, Fixable("WB-FIRE-01", f"{woken.home.root}: {what}", fix=f"one of: {known}"))
+        fix = f"one of: {known}" if agent is None else "`watchbill apply`, when its timer still starts the role it had"
+        return Broken(woken, roster, Fixable("WB-FIRE-01", f"{woken.home.root}: {what}", fix=fix))
+    woken = _as(woken, roster, agent)
     refused = _gates(woken, roster, agent)
     if refused is not None:
         return refused
-    woken = woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest))
     from watchbill import look  # not before: a refusal needs none of it
 
     rest = (
@@ -119,7 +125,6 @@ def _gates(woken: Woken, roster: Compiled, agent: Agent, asked: Agent | None = N
             refusal, verdicts = _asked(woken, roster, asked or agent)
     if refusal is None:
         return None
-    woken = woken._replace(row=woken.row._replace(role=agent.role, config=roster.digest))
     return refuse(woken, Ending(refusal.outcome, refusal.reason, refusal.reason_id), verdicts)
 
 

@@ -1,7 +1,5 @@
 """A firing that has begun to know itself, and how it ends when it is refused. Standard library only."""
 
-from __future__ import annotations
-
 import sys
 from typing import NamedTuple
 
@@ -51,5 +49,5 @@ def refuse(woken: Woken, ending: Ending, verdicts: list[Decision]) -> int:
                     decisions.add(woken.ledger, row.id, now, verdict)
         except (Fixable, Refused) as problem:  # it is refused all the same; only the record is missing
             print(problem, file=sys.stderr)
-    print(told.as_json(row) if woken.options.json else told.as_line(row))
+    told.tell(row, woken.home.logs, json=woken.options.json, scheduled=woken.options.scheduled)
     return ending.exit

@@ -1,4 +1,5 @@
-"""Refuses while a hold stands on the agent, on every engine it may run on, or on all of its repositories."""
+"""Refuses while a hold stands on the agent, on every engine it may run on, or on all of its repositories; and while a
+gate file is there, also one that belongs to no hold."""
 
 from __future__ import annotations
 
@@ -9,6 +10,14 @@ from watchbill.ledger.holds import Hold
 
 
 def refuse(agent: Agent, snapshot: Snapshot) -> Refusal | None:
+    """Of a file and a hold, the hold is named when it lasts as long: it says who and why."""
+    by_hold = _by_hold(agent, snapshot)
+    if snapshot.gate is None or (by_hold is not None and by_hold.until is None):
+        return by_hold
+    return _by_file(agent, snapshot.gate)
+
+
+def _by_hold(agent: Agent, snapshot: Snapshot) -> Refusal | None:
     heeded = holds.heeded(snapshot.holds, agent.name, snapshot.now)
     applying = holds.applying(heeded, holds.subjects_of(agent, snapshot.host, None))
     if applying:
@@ -40,4 +49,15 @@ def refusal(hold: Hold, agent: Agent, now: int) -> Refusal:
             "strikes": hold.strikes,
         },
         until,
+    )
+
+
+def _by_file(agent: Agent, path: str) -> Refusal:
+    whom = agent.name if path.endswith(f"/agent-{agent.name}") else "--fleet"
+    return Refusal(
+        "held",
+        "held-file",
+        f"the file {path} holds {'every agent' if whom == '--fleet' else agent.name}, until `watchbill resume {whom}`"
+        " removes it",
+        {"file": path},
     )

@@ -1,7 +1,5 @@
 """What the gates decide from: the clock, the ledger and the disk, read once. Standard library only."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -42,6 +40,7 @@ class Snapshot(NamedTuple):
     windows: tuple[Window, ...]  # of the accounts it draws on, as far as an engine told
     limits: Host  # what this host has to be to be fit
     condition: Condition  # what it is, as far as there is a limit for it
+    gate: str | None = None  # the gate file that is there, see gatefiles
 
 
 def lock_path(home: Home, agent: str) -> str:
@@ -60,6 +59,11 @@ def standing(ledger: Ledger, agent: Agent, fleet: Fleet, now: float) -> tuple[St
         spent = reservations.spent(ledger, cap.scope, subject, period, cap.unit)
         found.append(Standing(cap, subject, period, spent.settled, spent.reserved))
     return tuple(found)
+
+
+def gate_file(home: Home, agent: str) -> str | None:
+    """The file that holds this agent, the whole fleet's first."""
+    return next((path for path in (home.gate(), home.gate(agent)) if os.path.exists(path)), None)
 
 
 def take(ledger: Ledger, home: Home, agent: Agent, fleet: Fleet, host: str, clock: Clock) -> Snapshot:
@@ -83,4 +87,5 @@ def take(ledger: Ledger, home: Home, agent: Agent, fleet: Fleet, host: str, cloc
         ),
         limits=fleet.host,
         condition=fitness.read(home.root, fleet.host),
+        gate=gate_file(home, agent.name),
     )

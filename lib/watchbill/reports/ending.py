@@ -5,7 +5,10 @@ The object's keys are a contract with programs (DESIGN section 13): absent value
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 from typing import Any
 
 from watchbill import money
@@ -69,6 +72,27 @@ def as_line(row: Firing, cap_micro: int | None = None) -> str:
         cost = "cost not measured" if row.cost_basis == "unmeasured" else money.usd(row.cost_micro)
         text += f" ({cost} of {money.usd(cap_micro)})" if cap_micro is not None else f" ({cost})"
     return printable(" ".join(text.split()))
+
+
+def tell(row: Firing, logs: str, *, json: bool, scheduled: bool, cap_micro: int | None = None) -> None:
+    """Exactly one line on stdout. `logs`: the home's folder of them; where the system appends a timer's stdout to the
+    agent's log, the line says when and whose it is, as every other line there does."""
+    text = as_json(row) if json else as_line(row, cap_micro)
+    if scheduled and not json and is_stream(os.path.join(logs, f"{row.agent}.log"), 1):
+        text = f"{row.ended or row.started} {row.id or '-'} {text}"
+    try:
+        print(text, flush=True)
+    except OSError as error:  # a full disk, or nobody who reads: the firing has ended as it has, and its row says so
+        with contextlib.suppress(OSError):
+            print(f"{text}\nstdout: {error}", file=sys.stderr, flush=True)
+
+
+def is_stream(path: str, number: int) -> bool:
+    """Whether this stream of ours, 1 or 2, is that very file."""
+    try:
+        return os.path.samestat(os.fstat(number), os.stat(path))
+    except OSError:
+        return False
 
 
 def printable(text: str) -> str:
