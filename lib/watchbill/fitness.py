@@ -3,8 +3,6 @@
 What cannot be read is None, and no reason for anything: a host is not unfit because it has no battery.
 """
 
-from __future__ import annotations
-
 import os
 from typing import NamedTuple
 

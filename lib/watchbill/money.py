@@ -4,8 +4,6 @@ Money is an integer number of micro-dollars. What gates, reserve, settle and the
 this module lies on the way to a refusal.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Pure; standard library only: this module lies on the way to a refusal.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 EXIT: dict[str, int] = {

@@ -7,8 +7,6 @@ Linux reads /proc (proc(5)). macOS has none; there `ps` and `sysctl` are asked. 
 pages and has not been run by the project's tests, which run on Linux.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

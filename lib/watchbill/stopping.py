@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NamedTuple
 
-from watchbill import compiled, look, process
+from watchbill import compiled, gatefiles, look, process
 from watchbill.claims.hold import VERSION, HoldRecord
 from watchbill.clock import SystemClock
 from watchbill.compiled import Compiled
@@ -151,6 +151,7 @@ class Book:
         self.live: tuple[Live, ...] = ()
         self.telling = False  # somebody has been told to end: who is found dead from then on may have died of it
         self.problem: Fixable | None = None
+        self.unshut = ""  # why there is no gate file, as a sentence
         self.order = order  # as it stands: of an earlier stop, where that one lasts longer
         self._home, self._roster = home, roster
         self._done = threading.Event()
@@ -181,6 +182,7 @@ class Book:
                 self.live = living(ledger, host)
                 if self.order is not None:
                     self.order = hold(ledger, self.order)
+                    self._shut(self.order)
                     self.live = living(ledger, host)
                     self._bury_the_dead(ledger, host)
             finally:
@@ -192,6 +194,11 @@ class Book:
             self.problem = Fixable("WB-STOP-01", what, outcome="needs_human")
         finally:
             self._done.set()
+
+    def _shut(self, order: Order) -> None:
+        """The gate file, where only a person ends this. The hold holds without it, and no stop fails for it."""
+        why = f"{order.reason}: stopped by {order.author}"
+        self.unshut = gatefiles.put(self._home.gate(), why) if order.until is None else ""
 
     def _bury_the_dead(self, ledger: Ledger, host: str) -> None:
         """Who died before this stop did not die of it."""

@@ -181,7 +181,7 @@ def _stop(built: Stage) -> Drilled:
     _say("a firing while the stop stands ...")
     (held,) = stage.fire(built, ["dummy1"])
     _say("watchbill resume --fleet, and a firing after it ...")
-    watchbill = os.path.join(roles.directory(), "watchbill")
+    watchbill = os.path.join(roles.beside("bin"), "watchbill")
     resumed = subprocess.run(
         [sys.executable, watchbill, "resume", "--fleet"],
         env=stage.environment_of(built), stdin=subprocess.DEVNULL, capture_output=True, check=False,

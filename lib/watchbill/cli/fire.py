@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from watchbill import wake  # standard library only: most firings end at a gate
 from watchbill.errors import Fixable
+from watchbill.home import find_home
 from watchbill.ledger.firings import Firing
 from watchbill.outcomes import Ending
 from watchbill.reports import ending as told
@@ -68,7 +69,8 @@ def _unrecorded(role: str | None, options: Options, end: Ending) -> int:
     """The one line of a firing that no ledger knows of."""
     now = int(time.time())
     row = Firing("", options.agent, role or "", "", "", 0, 0, None, now, now, end.outcome, end.exit, end.reason)
-    print(told.as_json(row) if options.json else told.as_line(row))
+    logs = find_home(os.environ, options.home).logs
+    told.tell(row, logs, json=options.json, scheduled=options.scheduled)
     return end.exit
 
 
@@ -94,8 +96,11 @@ def leave(status: int) -> NoReturn:
     The last connection to close would checkpoint the write-ahead log, with four to five fsyncs for a refusal's one
     row; left open, the log is simply continued by the next firing (https://sqlite.org/wal.html, "Checkpointing").
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # of what could not be written there is nothing more to say
+            pass
     os._exit(status)
 
 

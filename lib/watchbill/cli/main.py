@@ -13,6 +13,7 @@ from typing import Any
 
 from watchbill import __version__
 from watchbill.cli.boundary import guarded
+from watchbill.home import find_home
 
 #: In the order of `watchbill --help`: what a newcomer types first comes first.
 VERBS = (
@@ -31,6 +32,9 @@ VERBS = (
     "drill",
     "plan",
     "apply",
+    "uninstall",
+    "loop",
+    "logs",
     "ledger",
     "doctor",
     "practice",
@@ -82,6 +86,8 @@ def run(argv: list[str]) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
+    if args.home:  # one word for it, also for what this process starts
+        os.environ["WATCHBILL_HOME"] = find_home(os.environ, args.home).root
     try:
         return guarded(args)
     except BrokenPipeError:  # `watchbill show | head`

@@ -1,5 +1,7 @@
 """Hold an agent, or more: nothing of it fires until it is resumed. What runs now stops at its next effect.
 
+Without an end, an agent, this host or the fleet is held by a gate file too: its timers then start nothing at all.
+
 examples:
   watchbill pause bosun --reason "rewriting the tests"
   watchbill pause bosun --for 2h
@@ -14,7 +16,9 @@ import argparse
 import getpass
 import sys
 import time
+from collections.abc import Collection
 
+from watchbill import gatefiles
 from watchbill.cli import shared, times, whom
 from watchbill.clock import moment
 from watchbill.errors import Fixable
@@ -40,15 +44,26 @@ def run(args: argparse.Namespace) -> int:
     now = int(time.time())
     until = _end(args, fleet, now)
     text = f"until {moment(until)}" if until else "until it is resumed"
+    file = gatefiles.path_of(fleet.home, scope, subject, fleet.host) if until is None else None
     if args.dry_run:
-        print(f"would pause {whom.said(scope, subject)} {text}")
+        print(f"would pause {whom.said(scope, subject)} {text}" + (f", by a hold and {file}" if file else ""))
         return 0
+    reason = shared.words(args.reason)
     with fleet.ledger.transaction(durable=True):
-        holds.add(fleet.ledger, Hold(0, scope, subject, "pause", shared.words(args.reason), author(), now, until))
+        holds.add(fleet.ledger, Hold(0, scope, subject, "pause", reason, author(), now, until))
     print(f"{whom.said(scope, subject)}: paused {text}")
+    if file:
+        missing = gatefiles.put(file, f"{reason}: paused by {author()} at {moment(now)}", lambda: kept(fleet, file))
+        print(missing, end="\n" if missing else "", file=sys.stderr)
     if scope == "fleet" and fleet.roster and fleet.roster.fleet.hosts > 1:
         print("the fleet's other hosts are not told; `watchbill stop` tells them", file=sys.stderr)
     return 0
+
+
+def kept(fleet: shared.Opened, file: str, but: Collection[int] = ()) -> bool:
+    """Whether a hold keeps this gate file. `but`: holds that do not count."""
+    standing = [hold for hold in holds.standing(fleet.ledger, int(time.time())) if hold.id not in but]
+    return file in gatefiles.wanted(fleet.home, standing, fleet.host)
 
 
 def _end(args: argparse.Namespace, fleet: shared.Opened, now: int) -> int | None:

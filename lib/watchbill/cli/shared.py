@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from watchbill import compiled
@@ -86,6 +87,19 @@ def ago(then: int | None, now: float | None = None) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """1 agent, 2 agents."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+@contextmanager
+def files_at_fault() -> Iterator[None]:
+    """What the disk refuses is for a person to mend, and no bug of ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = f"{error.filename or 'a file of the fleet'}: {error.strerror or error}"
+        fix = "see `ls -la` and `df -h` of it, mend that, then the same again"
+        raise Fixable("WB-HOME-02", what, fix=fix, outcome="unavailable") from error
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The roster and what each agent last did; what is running now and has used so far; holds.
+"""The roster, each agent's timer and what it last did; what is running now and has used so far; holds.
 
 example: watchbill status
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from watchbill import foreign, gates, money, quota
-from watchbill.cli import meters, shared
+from watchbill.cli import meters, shared, timers
 from watchbill.clock import SystemClock, moment
 from watchbill.compiled import Agent
 from watchbill.gates import snapshot
@@ -32,15 +32,19 @@ def run(args: argparse.Namespace) -> int:
     fleet = shared.opened(args)
     clock = SystemClock()
     now = int(clock.now())
+    timed = timers.look(fleet, now)
     whole = {
         "home": fleet.home.root,
-        "agents": [_agent(fleet, agent, clock) for agent in (fleet.roster.agents.values() if fleet.roster else ())],
+        "agents": [
+            {**_agent(fleet, agent, clock), **timers.as_object(timed, agent, now)}
+            for agent in (fleet.roster.agents.values() if fleet.roster else ())
+        ],
         "holds": [_hold(fleet, hold, now) for hold in holds.standing(fleet.ledger, now)],
         "running": [meters.as_object(row, reserved) for row, reserved in meters.running(fleet.ledger)],
         "github_quota": quota.low(fleet.ledger, now),
     }
     problem = foreign.too_many(fleet.ledger, fleet.roster.fleet, now) if fleet.roster else None
-    found = [problem] if problem else []
+    found = [*([problem] if problem else ()), *timed.problems]
     whole["problems"] = [{"id": one.id, "what": one.what, "why": one.why, "fix": one.fix} for one in found]
     if args.json:
         shared.print_json(whole)
@@ -107,12 +111,27 @@ def _hold(fleet: shared.Opened, hold: Hold, now: int) -> dict[str, Any]:
 
 def _print(whole: dict[str, Any], now: int) -> None:
     shared.print_table(
-        ("agent", "role", "schedule", "state", "last outcome", "when", "issue", "pull request", "today", "left today"),
+        (
+            "agent",
+            "role",
+            "schedule",
+            "next",
+            "timer",
+            "state",
+            "last outcome",
+            "when",
+            "issue",
+            "pull request",
+            "today",
+            "left today",
+        ),
         [
             (
                 one["agent"],
                 one["role"],
                 one["schedule"],
+                moment(one["next"]) if one["next"] else None,
+                timers.cell(one),
                 one["state"],
                 one["outcome"],
                 shared.ago(one["ended"], now),

@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if roster is None or not roster.agents:
         _say("no roster says which repositories there are: the other hosts are not told")
     problem = stopped.problem if stopped else book.problem
+    _say(book.unshut)
     if args.json:
         with _listening(sys.stdout):
             shared.print_json(as_object(order, book.live, stopped, told, problem))
