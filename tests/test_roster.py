@@ -237,9 +237,10 @@ def test_mistakes_in_fleet_toml(home: Path) -> None:
 ENGINE = "  engine: {use: command, argv: [/bin/true]}\n"
 AGENT_MISTAKES = [
     ("  every: 20m", "  evry: 20m", "agents/bosun.md:6: watchbill.evry: unknown key (did you mean 'every'?)"),
-    ("  every: 20m", "  every: 20 potatoes", "agents/bosun.md:6: watchbill.every: schedule 'every 20 potatoes': 'potatoes'"
-     " is not a unit (m, h or d); right would be: every 20m"),
-    ("  every: 20m", "  every: 20", "watchbill.every: schedule 'every 20': 'every' wants a number and a unit"),
+    ("  every: 20m", "  every: 20 potatoes", "agents/bosun.md:6: watchbill.every: schedule 'every 20 potatoes': at"
+     " 'potatoes', character 10: is not a unit (m, h or d); right would be: every 20m"),
+    ("  every: 20m", "  every: 20", "watchbill.every: schedule 'every 20': at '20', character 7: after 'every' comes a"
+     " number and a unit"),
     ("  every: 20m", "  every: 20m\n  at: 09:00", "agents/bosun.md:7: watchbill.at: every and at are given; one of them says"),
     ("  every: 20m", "  schedule: on", "agents/bosun.md:6: watchbill.schedule: must be text, not true (in YAML on is true; for"
      " the text write 'on' in quotes)"),

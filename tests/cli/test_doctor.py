@@ -1,4 +1,7 @@
-"""`watchbill doctor`: what is missing or wrong on a host, each with its fix; and no secret in what it says."""
+"""`watchbill doctor`: what is missing or wrong on a host, each with its fix; and no secret in what it says.
+
+Here the shell's column, `--here`; the scheduler's is in tests/doctor.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,15 +24,20 @@ from watchbill.isolation import landlock
 
 Capsys = pytest.CaptureFixture[str]
 KEY = "sk-ant-api03-" + "Zk9" * 12
+#: A port at which nobody listens.
+NOBODY = 'api_url = "http://127.0.0.1:9"\n'
 _MAIN = "from watchbill.cli import main; sys.exit(main.run(sys.argv[1:]))"
 
 
 class Desk:
-    """A host whose PATH has one directory, without any layer of isolation unless a test puts one there."""
+    """A host whose PATH has one directory, with git in it; without any layer of isolation unless a test puts one there.
+    GitHub does not answer.
+    """
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:
         self.root, self.bin, self.home, self._capsys = root, root / "bin", root / "home", capsys
         self.bin.mkdir()
+        (self.bin / "git").symlink_to(str(shutil.which("git")))
         monkeypatch.setenv("PATH", str(self.bin))
         monkeypatch.setattr(landlock, "_CREATE_RULESET", 100_000)  # no such system call: as an older kernel answers
 
@@ -43,7 +52,7 @@ class Desk:
         token = self.root / "github"
         token.write_text("of nobody")
         token.chmod(0o600)
-        auth = "" if "[github]" in toml else f'[github]\nauth = "token:file:{token}"\n'
+        auth = "" if "[github]" in toml else f'[github]\n{NOBODY}auth = "token:file:{token}"\n'
         (self.home / "fleet.toml").write_text(f'[fleet]\nrepos = ["acme/api"]\n{auth}{toml}')
         for name, engine in agents.items():
             write_agent(self.home, name, agent(engine, isolation="none"))
@@ -57,13 +66,13 @@ class Desk:
     def asked(self) -> tuple[int, dict[str, Any], str]:
         """Exit status, the object of --json, and everything that was printed."""
         self._capsys.readouterr()
-        status = main.run(["--home", str(self.home), "doctor", "--json"])
+        status = main.run(["--home", str(self.home), "doctor", "--here", "--json"])
         said = self._capsys.readouterr()
         return status, json.loads(said.out), said.out + said.err
 
     def rows(self) -> list[list[str]]:
         self._capsys.readouterr()
-        main.run(["--home", str(self.home), "doctor"])
+        main.run(["--home", str(self.home), "doctor", "--here"])
         return [line.split("\t") for line in self._capsys.readouterr().out.splitlines()]
 
     def found(self, check: str) -> list[tuple[str, str, str | None]]:
@@ -243,15 +252,17 @@ def test_a_disk_on_which_nothing_can_be_tried(desk: Desk) -> None:
 
 
 def test_in_a_pipe_and_on_a_terminal(desk: Desk) -> None:
-    """In a pipe six columns; on a terminal four, and the fixes below."""
+    """In a pipe seven columns; on a terminal five, and the fixes below."""
     desk.fleet(bosun={"use": "claude"})
     rows = desk.rows()
-    assert {len(row) for row in rows} == {6}
-    assert rows[1][:3] == ["fleet", "GitHub", "ok"]
-    assert rows[2][:3] + rows[2][4:5] == ["engines", "claude (bosun)", "wrong", "WB-ENGINE-01"]
+    assert {len(row) for row in rows} == {7}
+    assert rows[1][:4] == ["fleet", "GitHub", "ok", "-"]
+    (engine,) = (row for row in rows if row[0] == "engines")
+    assert engine[:4] + engine[5:6] == ["engines", "claude (bosun)", "wrong", "-", "WB-ENGINE-01"]
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as screen:
-        done = subprocess.Popen([sys.executable, WATCHBILL, "--home", str(desk.home), "doctor"], stdout=theirs,
+        argv = [sys.executable, WATCHBILL, "--home", str(desk.home), "doctor", "--here"]
+        done = subprocess.Popen(argv, stdout=theirs,
                                 stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)  # fmt: skip
         _, words = done.communicate(timeout=60)
         os.close(theirs)
@@ -259,7 +270,7 @@ def test_in_a_pipe_and_on_a_terminal(desk: Desk) -> None:
         while b"fix: " not in said or not said.endswith(b"\n"):
             said += screen.read(65536)
     assert done.returncode == 78
-    assert said.startswith(b"CHECK ")
+    assert said.split(b"\r\n")[0].split() == [b"CHECK", b"SUBJECT", b"SHELL", b"SCHEDULER", b"WHAT"]
     assert words.decode() == "1 thing is wrong\n"
 
 
@@ -286,7 +297,7 @@ def test_an_engine_that_nobody_runs_on_yet_is_looked_at_with_its_own_table(desk:
 )
 def test_a_credential_for_github_that_cannot_be_had_is_wrong(desk: Desk, auth: str, id: str) -> None:
     """Every firing would end `unauthorized`. Broken once: "nothing is wrong", exit 0."""
-    desk.fleet(f"[github]\n{auth}\n", mate=python("pass"))
+    desk.fleet(f"[github]\n{NOBODY}{auth}\n", mate=python("pass"))
     status, whole, _ = desk.asked()
     (wrong,) = (one for one in whole["findings"] if one["subject"] == "GitHub")
     assert (status, whole["ok"], wrong["state"], wrong["id"].startswith(id)) == (78, False, "wrong", True), wrong

@@ -207,9 +207,10 @@ def test_a_stop_that_is_killed_and_two_at_once(tmp_path: Path) -> None:
         assert [one.returncode for one in both] == [0, 0], told
         assert [pid for pid in tree if runs(pid)] == []
         assert it.rows("SELECT count(*) FROM holds") == [(1,)]
-        assert it.rows("SELECT outcome, cost_basis FROM firings WHERE number IS NOT NULL") == [
-            ("cancelled", "stream" if THOROUGH else "engine")
-        ]
+        ((outcome, basis),) = it.rows("SELECT outcome, cost_basis FROM firings WHERE number IS NOT NULL")
+        # One that runs may find the hold by itself before it is told to end.
+        assert (outcome == "cancelled") or (outcome == "held" and not THOROUGH)
+        assert basis == ("stream" if THOROUGH else "engine")
         assert open_reservations(it) == 0
         wait_for("the claim to be released", lambda: it.record(number).state == "released")
 

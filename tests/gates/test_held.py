@@ -73,6 +73,37 @@ def test_the_hold_that_lasts_longest_is_named() -> None:
     assert (refusal.numbers["hold"], refusal.until) == (endless.id, None)
 
 
+@pytest.mark.parametrize(
+    ("holds_too", "reason_id"),
+    [
+        ((), "held-file"),
+        ((a_hold("agent", "bosun"),), "held-pause"),  # it says who and why
+        ((a_hold("agent", "bosun", until=NOW + 5),), "held-file"),  # which lasts longer
+        ((a_limit(NOW + 5),), "held-file"),
+        ((a_hold("agent", "mate"),), "held-file"),
+    ],
+    ids=str,
+)
+def test_a_gate_file_holds_like_a_hold_without_an_end(holds_too: tuple[Hold, ...], reason_id: str) -> None:
+    """Broken once: with the hold named whenever there was one, bosun was to be free in five seconds, and was not."""
+    refusal = held.refuse(an_agent(), seen(*holds_too, gate="/home/held/agent-bosun"))
+    assert refusal is not None
+    assert (refusal.outcome, refusal.reason_id, refusal.until) == ("held", reason_id, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("agent-bosun", "the file /h/held/agent-bosun holds bosun, until `watchbill resume bosun` removes it"),
+        ("all", "the file /h/held/all holds every agent, until `watchbill resume --fleet` removes it"),
+    ],
+)
+def test_a_gate_file_says_how_it_is_removed(name: str, words: str) -> None:
+    refusal = held.refuse(SWEEPS._replace(name="bosun"), seen(gate=f"/h/held/{name}"))
+    assert refusal is not None
+    assert (refusal.reason, refusal.numbers) == (words, {"file": f"/h/held/{name}"})
+
+
 #: A hold; now; who asks -> from when on it does not keep that agent.
 TIMES = [
     (a_hold(), "bosun", NOW, "", float("inf")),

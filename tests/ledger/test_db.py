@@ -303,3 +303,11 @@ def test_a_directory_that_cannot_be_written_is_held(tmp_path: Path) -> None:
 
 def test_only_the_owner_reads_it(tmp_path: Path) -> None:
     assert os.stat(new_ledger(tmp_path).path).st_mode & 0o077 == 0
+
+
+def test_a_statement_that_is_looked_for_is_the_one_that_is_read() -> None:
+    """No comment inside a statement may look like the head of the next."""
+    wanted = db._Queries()
+    every = db._read_queries()
+    assert len(every) > 100
+    assert {name: wanted[name] for name in every} == every

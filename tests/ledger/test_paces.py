@@ -13,7 +13,7 @@ import pytest
 from support import repos
 from support.ledgers import new_ledger
 from watchbill.claims.refs import Move
-from watchbill.compiled import Agent, Breaker, Claims, Fleet, Host, Labels, Repo
+from watchbill.compiled import Agent, Breaker, Claims, Fleet, Host, Labels, Repo, Timers
 from watchbill.home import Home
 from watchbill.ledger import paces
 from watchbill.ledger.db import Ledger
@@ -114,8 +114,9 @@ def test_processes_that_race_keep_the_distance_together(tmp_path: Path) -> None:
 def ports(tmp_path: Path, clock: Clock, remote: str, **changes: Any) -> tuple[Ports, Repo]:
     repo = Repo("acme/api", remote, (), 1200, (), **changes)
     fleet = Fleet({"acme/api": repo}, (), (), "", 60, Labels(), Claims(), "http://127.0.0.1:1",
-                  "token:env:TOKEN", {}, 1, "deny", {}, Host(), Breaker(), 86_400, ())  # fmt: skip
-    agent = Agent("bosun", "", "implement", "manual", {"use": "command"}, (), None, (), 60, (), "none", "x", (), "", {})
+                  "token:env:TOKEN", {}, 1, "deny", {}, Host(), Breaker(), 86_400, (), Timers())  # fmt: skip
+    agent = Agent("bosun", "", "implement", "manual", (), {"use": "command"}, (), None, (), 60, (), "none", "x", (), "",
+                  {})  # fmt: skip
     home = Home(str(tmp_path / "home"))
     return Ports(home, fleet, agent, clock, new_ledger(tmp_path)), repo
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -68,49 +69,104 @@ def test_says_what_may_be_shifted() -> None:
         True, True, True, False, False, False]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "empty"),
-        ("every", "a number and a unit"),
-        ("every other day", "a number and a unit"),
-        ("every 20", "a number and a unit"),
-        ("every 20 potatoes", "'potatoes' is not a unit"),
-        ("every 30s", "'s' is not a unit"),
-        ("every 0m", "at least one minute"),
-        ("every 99d", "at most 31 days"),
-        ("hourly :60", "the minute (00 to 59)"),
-        ("hourly 07:30", "the minute (00 to 59)"),
-        ("daily", "wants a time of day"),
-        ("daily 25:00", "'25:00' is not a time of day"),
-        ("daily 7.30", "'7.30' is not a time of day"),
-        ("daily 9:00,", "'' is not a time of day"),
-        ("mno 09:00", "'mno' is no day"),
-        ("mon-wed-fri 09:00", "more than two ends"),
-        ("mon,, 09:00", "a day is missing"),
-        ("* * * *", "has 4"),
-        ("61 * * * *", "in the field minute '61' is not within 0-59"),
-        ("0 24 * * *", "in the field hour '24'"),
-        ("0 0 * foo *", "not within 1-12 or jan-dec"),
-        ("0 0 31 2 *", "never comes"),
-        ("0 0 31 2,4 mon", "never comes"),
-        ("5/15 * * * *", "'5/15' wants a range"),
-        ("*/0 * * * *", "the step 0"),
-        ("40-20 * * * *", "runs backwards"),
-        ("*-5 * * * *", "is not a number"),
-        ("0 ٣ * * *", "is not a number"),
-        ("@daily", "'@daily' is no day"),
-    ],
-)
-def test_refuses_with_the_text_the_place_and_an_example(text: str, says: str) -> None:
+#: text, the place that the error names in it (None: its end or its beginning), what it says.
+MISTAKES = [
+    ("", None, "there is nothing"),
+    ("   ", None, "there is nothing"),
+    ("every", None, "a number and a unit"),
+    ("every other day", "other day", "a number and a unit"),
+    ("every 20", "20", "a number and a unit"),
+    ("every m", "m", "a number and a unit"),
+    ("every 1.5h", "1.5h", "a number and a unit"),
+    ("every -5m", "-5m", "a number and a unit"),
+    ("every 1h30m", "1h30m", "a number and a unit"),
+    ("every 20 potatoes", "potatoes", "is not a unit"),
+    ("every 30s", "s", "is not a unit"),
+    ("every 0m", "0m", "at least one minute"),
+    ("every 99d", "99d", "at most 31 days"),
+    ("Every  99999 Potatoes", "potatoes", "is not a unit"),
+    ("evry 20m", "evry", "no word of the grammar"),
+    ("every20m", "every20m", "no word of the grammar"),
+    ("20m", "20m", "no schedule begins so"),
+    ("09:30", "09:30", "no schedule begins so"),
+    ("hourly :60", ":60", "the minute (00 to 59)"),
+    ("hourly 07:30", "07:30", "the minute (00 to 59)"),
+    ("hourly:17", "hourly:17", "no word of the grammar"),
+    ("daily", None, "comes a time of day"),
+    ("daily at", None, "comes a time of day"),
+    ("mon", None, "comes a time of day"),
+    ("daily 25:00", "25:00", "is not a time of day"),
+    ("daily 7.30", "7.30", "is not a time of day"),
+    ("daily 9am", "9am", "is not a time of day"),
+    ("  daily   at 07:30, 9 pm", "9 pm", "is not a time of day"),
+    ("daily 7", "7", "is not a time of day"),
+    ("daily 07:60", "07:60", "is not a time of day"),
+    ("daily 09:00 UTC", "09:00 utc", "is not a time of day"),
+    ("daily 9:00,", None, "a time of day is missing"),
+    ("daily 9:00,,10:00", ",10:00", "a time of day is missing before it"),
+    ("weekday 09:00", "weekday", "no word of the grammar"),
+    ("mno 09:00", "mno", "is no day"),
+    ("mon,tus 09:00", "tus", "is no day"),
+    ("mon-wed-fri 09:00", "mon-wed-fri", "more than two ends"),
+    ("mon,, 09:00", ", 09:00", "a day is missing before it"),
+    ("mon, thu 14:00", "thu 14:00", "a day is missing before it"),
+    ("@daily", "@daily", "is no day"),
+    ("cron: 0 9 * * *", "cron:", "is no day"),
+    ("MANUALLY", "manually", "is no day"),
+    ("* * * *", None, "has 4"),
+    ("0 0 9 * * 1", "1", "has 6"),
+    ("61 * * * *", "61", "the minute is not within 0-59"),
+    ("0 24 * * *", "24", "the hour is not within 0-23"),
+    ("0 9-24 * * *", "24", "the hour is not within 0-23"),
+    ("0 0 0 * *", "0", "the day is not within 1-31"),
+    ("0 0 * foo *", "foo", "not within 1-12 or jan-dec"),
+    ("0 0 * * 8", "8", "not within 0-7 or sun-sat"),
+    ("0 0 31 2 *", "31 2", "never comes"),
+    ("0 0 31 2,4 mon", "31 2,4", "never comes"),
+    ("5/15 * * * *", "5/15", "wants a range"),
+    ("5/0 * * * *", "5/0", "wants a range"),
+    ("*/0 * * * *", "0", "the step of the minute"),
+    ("0 */99 * * *", "99", "the step of the hour"),
+    ("40-20 * * * *", "40-20", "the minute runs backwards"),
+    ("0 22-6 * * *", "22-6", "the hour runs backwards"),
+    ("*-5 * * * *", "*-5", "is not a number"),
+    ("1,,5 * * * *", ",5 * * * *", "the minute in a list is missing before it"),
+    ("0 L * * *", "l", "the hour is not within"),
+    ("0 0 15W * *", "15w", "the day is not within"),
+    ("0 ٣ * * *", "٣", "is not a number"),
+]
+
+
+@pytest.mark.parametrize(("text", "place", "says"), MISTAKES)
+def test_a_mistake_names_the_text_the_place_and_a_right_example(text: str, place: str | None, says: str) -> None:
+    """Broken once: with columns of the text in single spaces, `Every  99999 Potatoes` was off by one."""
     with pytest.raises(ValueError) as found:
         check(text)
     message = str(found.value)
-    assert repr(text) in message
+    assert message.startswith(f"schedule {text!r}: at ")
     assert says in message
-    assert "right would be: " in message
-    right = message.rpartition("right would be: ")[2]
-    check(right.split(" (")[0].split(", hourly")[0])  # the example is itself right
+    check(message.rpartition("; right would be: ")[2])
+    if place is None:
+        assert ": at its " in message
+        return
+    named = re.search(r": at (['\"])(.*?)\1, character ([0-9]+): ", message)
+    assert named is not None, message
+    assert named[2] == place
+    column = int(named[3]) - 1
+    assert " ".join(text[column:].lower().split()).startswith(place)
+
+
+@given(st.text(alphabet="every hourly mon0123456789:,-*/at\t ", max_size=30) | st.text(max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_refused_is_refused_with_a_place_and_a_right_example(text: str) -> None:
+    said = ""
+    try:
+        check(text)
+    except ValueError as bad:
+        said = str(bad)
+    if said:
+        assert said.startswith(f"schedule {text!r}: at ")
+        check(said.rpartition("; right would be: ")[2])
 
 
 @given(st.text(alphabet="every daily mon0123456789:,-*/hm\t", max_size=30) | st.text(max_size=12))

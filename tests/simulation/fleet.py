@@ -87,6 +87,7 @@ def roster(claims: Claims, depth: str) -> Compiled:
         breaker=Breaker(failures=0),
         ledger_keep_s=90 * 86_400,
         isolation_rw=(),
+        timers=compiled.Timers(),
     )
 
     def agent(name: str, role: str) -> Agent:
@@ -95,6 +96,7 @@ def roster(claims: Claims, depth: str) -> Compiled:
             "",
             role,
             "every 10m",
+            (),
             {"use": "scripted", "steps": []},
             (Use("scripted", "scripted", None, None, None),),
             None,

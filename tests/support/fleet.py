@@ -31,7 +31,7 @@ from watchbill.ledger.db import Ledger
 LABEL = "agent:implement"
 #: Another host than this one waits three seconds before it takes over; a list that shows nothing is believed after one.
 QUICK = '[claims]\nttl = "2s"\ngrace = "1s"\nrenew = "1s"\n'
-WATCHBILL = os.path.join(roles.directory(), "watchbill")
+WATCHBILL = os.path.join(roles.beside("bin"), "watchbill")
 KEYS = {
     "agent",
     "role",
@@ -200,7 +200,8 @@ def fleet(
     remote: str = "http",
     toml: str = "",
 ) -> Iterator[Fleet]:
-    """`remote`: http or file. `toml`: further lines of fleet.toml."""
+    """`remote`: http or file. `toml`: further lines of fleet.toml. Without a [schedule] there, it asks no scheduler."""
+    schedule = "" if "[schedule]" in toml else '[schedule]\nuse = "loop"\n'
     with practice_forge(tmp_path, files) as world:
         home = tmp_path / "home"
         (home / "agents").mkdir(parents=True)
@@ -211,7 +212,7 @@ def fleet(
         (home / "fleet.toml").write_text(
             f'[fleet]\nrepos = ["{REPO}"]\n[github]\napi_url = "{world.url}"\nauth = "token:file:{token}"\n'
             f'[repo."{REPO}"]\nchecks = {json.dumps(["true"] if checks is None else checks)}\n'
-            f'remote = "{where}"\n{toml}\n'
+            f'remote = "{where}"\n{toml}\n{schedule}\n'
         )
         for name, watchbill in (agents if agents is not None else {"bosun": agent()}).items():
             write_agent(home, name, watchbill)

@@ -24,8 +24,8 @@ def an_agent(name: str = "bosun", *uses: Use, **more: Any) -> Agent:
     used = () if role == "sweep" else uses or (CLAUDE,)
     engine = {"use": used[0].engine} if used else {}
     fields: dict[str, Any] = {
-        "name": name, "description": "", "role": role, "schedule": "manual", "engine": engine, "uses": used,
-        "model": None, "tools": (), "timeout_s": 60, "caps": (Cap("firing", "usd", 1_000_000),),
+        "name": name, "description": "", "role": role, "schedule": "manual", "slots": (), "engine": engine,
+        "uses": used, "model": None, "tools": (), "timeout_s": 60, "caps": (Cap("firing", "usd", 1_000_000),),
         "isolation": "none", "takes": "x",
         "repos": ("acme/api", "acme/web"), "prompt": "", "extra": {}, **more,
     }  # fmt: skip
