@@ -29,8 +29,8 @@ EVERYWHERE = pytest.mark.parametrize(
     [
         "file",
         "http",
-        pytest.param("https", marks=pytest.mark.needs("openssl")),
-        pytest.param("ssh", marks=pytest.mark.needs("sshd", "ssh", "ssh-keygen")),
+        pytest.param("https", marks=[pytest.mark.needs("openssl"), pytest.mark.thorough]),
+        pytest.param("ssh", marks=[pytest.mark.needs("sshd", "ssh", "ssh-keygen"), pytest.mark.thorough]),
     ],
     indirect=True,
 )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.claims.conftest import Origin, Pushes  # only names: conftest is pytest's to load
 
 REF, BRANCH = "refs/watchbill/claims/41", "refs/heads/watchbill/issue-41"
-OVER_HTTPS = pytest.param("https", marks=pytest.mark.needs("openssl"))
-OVER_SSH = pytest.param("ssh", marks=pytest.mark.needs("sshd", "ssh", "ssh-keygen"))
+OVER_HTTPS = pytest.param("https", marks=[pytest.mark.needs("openssl"), pytest.mark.thorough])
+OVER_SSH = pytest.param("ssh", marks=[pytest.mark.needs("sshd", "ssh", "ssh-keygen"), pytest.mark.thorough])
 EVERYWHERE = pytest.mark.parametrize("origin", ["file", "http", OVER_HTTPS, OVER_SSH], indirect=True)
 BY_FILE = pytest.mark.parametrize("origin", ["file"], indirect=True)
 

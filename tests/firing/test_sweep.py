@@ -72,7 +72,9 @@ def test_what_people_did_with_the_pull_request(tmp_path: Path, merged: bool, lab
         assert ("merged" if merged else "closed unmerged") in comment
 
 
-@pytest.mark.parametrize("seen", [True, False], ids=["seen open", "not seen open"])
+@pytest.mark.parametrize(
+    "seen", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["seen open", "not seen open"]
+)
 def test_a_closed_pull_request_that_is_opened_again_and_merged(tmp_path: Path, seen: bool) -> None:
     """`seen`: a sweep comes by while it is open again.
 
@@ -153,7 +155,7 @@ def test_a_living_host_s_claim_is_left_alone(tmp_path: Path) -> None:
         assert finish(working).outcome == "pull_request"
 
 
-@pytest.mark.parametrize("where", ["after-intent", "after-act"])
+@pytest.mark.parametrize("where", ["after-intent", pytest.param("after-act", marks=pytest.mark.thorough)])
 def test_published_work_is_rolled_forward_by_any_host(tmp_path: Path, where: str) -> None:
     """The host that did the work is away; another opens its pull request, once, without running an agent."""
     with fleet(tmp_path, crew(), toml=QUICK) as one:

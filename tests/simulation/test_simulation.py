@@ -29,7 +29,7 @@ def broken(found: list[Outcome]) -> list[str]:
     return [f"seed {o.plan.seed}: {v.kind} #{v.number} {v.text}" for o in found for v in o.violations]
 
 
-@pytest.mark.parametrize("begin", [0, 1000, 2000])
+@pytest.mark.parametrize("begin", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1000, 2000))])
 def test_claims_hold(begin: int) -> None:
     with fleet.shipped("claims"):
         found = outcomes("claims", begin, 50)
