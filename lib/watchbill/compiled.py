@@ -6,7 +6,7 @@ lies on the way to a refusal. The shapes below are the whole contract between th
 
 import json
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 VERSION = 5
 
@@ -234,6 +234,11 @@ def load(path: str) -> Compiled | None:
             return from_json(file.read())
     except (OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def is_current(known: Compiled | None, root: str) -> TypeGuard[Compiled]:
+    """Whether there is one, and no source below `root` was edited since it was compiled."""
+    return known is not None and known.sources == source_facts(root)
 
 
 def source_facts(root: str) -> tuple[tuple[str, int, int], ...]:

@@ -123,7 +123,7 @@ def _finish(ending: Ending, home: Home, order: Order, roster: Compiled | None, s
 def roster_of(home: Home) -> Compiled | None:
     """The roster as it stands, else the last that compiled: a stop needs to know where to tell of it, and no more."""
     known = compiled.load(home.roster)
-    if known is not None and known.sources == compiled.source_facts(home.root):
+    if compiled.is_current(known, home.root):
         return known
     found: list[Compiled] = []
 

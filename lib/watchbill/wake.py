@@ -45,8 +45,7 @@ def up(role: str | None, options: Options) -> int | Past | Broken:
     """An int: the exit status of a firing that ended here. `role`: what the started script is for, if it says so."""
     woken = _wake(role, options)
     roster, problem = compiled.load(woken.home.roster), None
-    stale = roster is None or roster.sources != compiled.source_facts(woken.home.root)
-    if roster is not None and not stale:
+    if compiled.is_current(roster, woken.home.root):
         return _past_roster(role, woken, roster)
     if roster is not None and (agent := roster.agents.get(options.agent)):
         # A pause of the agent or a stop needs no parsing; every other gate could say otherwise after the edit.

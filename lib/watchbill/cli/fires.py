@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
-from watchbill.compiled import Compiled
-from watchbill.schedulers import spread, zone
-from watchbill.schedulers.schedule import Schedule, check, crowds, lint, next_fires
+from watchbill.schedulers import zone
+from watchbill.schedulers.schedule import Schedule, next_fires
 
 
 def epochs(schedule: Schedule, now: float, count: int = 3) -> list[int]:
@@ -27,11 +25,3 @@ def text(schedule: Schedule, now: float, count: int = 3) -> str:
         words.append(f"{one:%H:%M}" if one.date() == last.date() else f"{one:%a %d %b %H:%M}")
         last = one
     return f"{', '.join(words)} {last.tzname()}" if words else "never"
-
-
-def notes(roster: Compiled) -> Iterator[tuple[str | None, str]]:
-    """What is allowed and will surprise somebody: agent (None: several) and a sentence."""
-    schedules = {name: spread.shifted(check(agent.schedule), name) for name, agent in roster.agents.items()}
-    here = zone.local()
-    yield from ((name, text) for name, schedule in schedules.items() for text in lint(schedule, here))
-    yield from ((None, text) for text in crowds(schedules))

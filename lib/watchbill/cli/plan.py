@@ -19,7 +19,7 @@ from watchbill.cli import fires, shared
 from watchbill.compiled import Agent, Compiled
 from watchbill.reports.ending import printable
 from watchbill.roster import read_roster
-from watchbill.schedulers import spread
+from watchbill.schedulers import spread, units
 from watchbill.schedulers import survey as surveying
 from watchbill.schedulers.schedule import check
 from watchbill.schedulers.survey import Seen, Survey
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 "scheduler": survey.scheduler.name,
                 "scheduler_problem": problem and problem.what,
                 "agents": rows,
-                "notes": [{"agent": agent, "text": text} for agent, text in fires.notes(wanted)],
+                "notes": [{"agent": agent, "text": text} for agent, text in units.surprises(wanted)],
             }
         )
         return 0
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.diff:
         for one in survey.agents.values():
             sys.stdout.writelines(_diff(one))
-    for agent, text in fires.notes(wanted):
+    for agent, text in units.surprises(wanted):
         print(f"note: {agent + ': ' if agent else ''}{text}", file=sys.stderr)
     if problem:
         print(f"timers are not known: {problem}", file=sys.stderr)

@@ -45,7 +45,7 @@ def opened(args: argparse.Namespace) -> Opened:
 
 def _roster(home: Home) -> Compiled | None:
     known = compiled.load(home.roster)
-    if known is not None and known.sources == compiled.source_facts(home.root):
+    if compiled.is_current(known, home.root):
         return known
     from watchbill.roster import read_roster
 

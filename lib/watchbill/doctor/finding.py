@@ -78,7 +78,7 @@ def with_variable(it: Look, name: str) -> str:
 def roster_of(home: Home) -> Compiled:
     """The compiled one, or read from its sources when it is not up to date. Fixable as `read_roster`."""
     known = compiled.load(home.roster)
-    if known is not None and known.sources == compiled.source_facts(home.root):
+    if compiled.is_current(known, home.root):
         return known
     from watchbill.roster import read_roster
 

@@ -18,10 +18,9 @@ from watchbill.errors import Fixable
 from watchbill.host import host_id
 from watchbill.ledger import db, holds
 from watchbill.ledger.db import Ledger
-from watchbill.schedulers import manifest, moments, registry, systemd, units, zone
+from watchbill.schedulers import manifest, registry, systemd, units
 from watchbill.schedulers import survey as surveying
 from watchbill.schedulers.base import File
-from watchbill.schedulers.schedule import check
 from watchbill.schedulers.survey import Seen, Survey
 
 TIMEOUT_S = 10.0
@@ -204,11 +203,7 @@ def _ledger(it: Look) -> Iterator[Ledger | None]:
 def _odd(it: Look) -> Iterator[Finding]:
     """Schedules that will surprise somebody."""
     assert it.roster is not None
-    here = zone.local()
-    schedules = {name: check(agent.schedule) for name, agent in it.roster.agents.items()}
-    for name, schedule in schedules.items():
-        for said in moments.lint(schedule, here):
-            fix = f"agents/{name}.md: another time, or leave it when that is what you want"
-            yield Finding("timers", name, "note", said, "WB-DOCTOR-19", fix)
-    for said in moments.crowds(schedules):
-        yield Finding("timers", "schedules", "note", said, "WB-DOCTOR-19", "`every` or `hourly` shares them out")
+    for name, said in units.surprises(it.roster):
+        fix = f"agents/{name}.md: another time, or leave it when that is what you want"
+        fix = fix if name else "`every` or `hourly` shares them out"
+        yield Finding("timers", name or "schedules", "note", said, "WB-DOCTOR-19", fix)

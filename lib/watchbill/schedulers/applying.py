@@ -136,12 +136,11 @@ def _make_room(home: Home, roster: Compiled, say: Say) -> None:
     """What has to be there before a unit is: systemd ends a firing whose log's folder is missing (209/STDOUT)."""
     for folder in (home.logs, home.held):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-    for file in units.launchers(home, roster):
-        there = manifest.on_disk(file.path)
-        if there != file.content:
-            manifest.put(file)
-            if there is not None or manifest.applied_at(home):
-                say(f"{file.path} is written anew")
+    for file in manifest.differing(units.launchers(home, roster)):
+        anew = os.path.lexists(file.path) or manifest.applied_at(home)
+        manifest.put(file)
+        if anew:
+            say(f"{file.path} is written anew")
 
 
 def _leave_other(home: Home, scheduler: Scheduler, say: Say) -> None:

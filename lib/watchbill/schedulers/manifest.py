@@ -138,6 +138,11 @@ def on_disk(path: str) -> bytes | None:
         return b""
 
 
+def differing(files: Iterable[File]) -> tuple[File, ...]:
+    """Those that do not lie on disk as they are here."""
+    return tuple(file for file in files if on_disk(file.path) != file.content)
+
+
 def present(files: Iterable[File]) -> tuple[File, ...]:
     """As they lie on disk now; those that do not are left out."""
     found = ((file.path, on_disk(file.path)) for file in files)

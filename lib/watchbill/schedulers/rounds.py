@@ -117,9 +117,8 @@ class Rounds:
         try:
             roster = _roster(self._home)
             wanted = units.of_roster(self._home, roster)
-            for file in units.launchers(self._home, roster):
-                if manifest.on_disk(file.path) != file.content:
-                    manifest.put(file)
+            for file in manifest.differing(units.launchers(self._home, roster)):
+                manifest.put(file)
             done = {} if self._taken else self._done_before(roster, list(wanted), now)
         except (Fixable, OSError) as error:
             self._not_taken_up(error, sources)
@@ -222,7 +221,7 @@ def _unreadable(error: OSError) -> Fixable:
 
 def _roster(home: Home) -> Compiled:
     known = compiled.load(home.roster)
-    if known is not None and known.sources == compiled.source_facts(home.root):
+    if compiled.is_current(known, home.root):
         return known
     from watchbill.roster import compile_roster
 

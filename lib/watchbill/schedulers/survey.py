@@ -99,11 +99,7 @@ def take(home: Home, roster: Compiled | None) -> Survey:
 
 def _with_launchers(home: Home, roster: Compiled | None, seen: dict[str, Seen]) -> dict[str, Seen]:
     """Whose launcher is gone fires in vain, whatever the system says."""
-    broken = (
-        {file.path for file in units.launchers(home, roster) if manifest.on_disk(file.path) != file.content}
-        if roster
-        else set()
-    )
+    broken = {file.path for file in manifest.differing(units.launchers(home, roster) if roster else ())}
     for agent, one in seen.items():
         if one.unit and broken.intersection(one.unit.argv) and one.state in ("armed", "stale"):
             lost = next(iter(broken.intersection(one.unit.argv)))

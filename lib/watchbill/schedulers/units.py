@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
 
 from watchbill import deadline
 from watchbill.compiled import Agent, Compiled, Fleet
 from watchbill.home import Home
-from watchbill.schedulers import spread
+from watchbill.schedulers import spread, zone
 from watchbill.schedulers.base import File, Unit
-from watchbill.schedulers.schedule import check
+from watchbill.schedulers.schedule import check, crowds, lint
 
 #: Whoever shares a minute is started within it, each always at the same second, where the system can do that.
 _DELAY_S = 55
@@ -93,6 +94,14 @@ def default_path() -> str:
     own = os.path.join(person(), ".local", "bin")
     brew = ("/opt/homebrew/bin",) if sys.platform == "darwin" else ()
     return ":".join((own, *brew, "/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+def surprises(roster: Compiled) -> Iterator[tuple[str | None, str]]:
+    """What is allowed and will surprise somebody: agent (None: several) and a sentence."""
+    schedules = {name: check(agent.schedule) for name, agent in roster.agents.items()}
+    here = zone.local()
+    yield from ((name, text) for name, schedule in schedules.items() for text in lint(schedule, here))
+    yield from ((None, text) for text in crowds(schedules))
 
 
 def launcher_path(home: Home, role: str) -> str:
